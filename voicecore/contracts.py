@@ -1,0 +1,155 @@
+"""What the parts of a call promise each other: STT, LLM, TTS, VAD, Line, and the values between.
+
+Rules that hold here:
+
+* Contracts are Protocols, not bases: a provider imports nothing to be one.
+* Streams come out of context managers (PEP 789), so that a cancelled turn closes its provider's
+  request and nothing of it lives on.
+* Audio is 8 kHz mu-law, one byte a sample, everywhere inside; a *frame* is 160 bytes, 20 ms.
+* A provider reports failure as `ProviderError` and only as that.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What the caller said.  Empty text: nothing that STT takes for words."""
+
+    text: str
+    confidence: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """The LLM asks for a tool; `arguments` is the JSON object that it wrote, unparsed."""
+
+    id: str
+    name: str
+    arguments: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One entry of the history that an LLM is given.
+
+    An assistant's `text` is what the caller *heard* of it; `interrupted` says that there was more.
+    A tool's message answers the call named `tool_call_id`.
+    """
+
+    role: Role
+    text: str
+    interrupted: bool = False
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool as the LLM sees it; `parameters` is a JSON schema of type object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, object] = field(
+        default_factory=lambda: {"type": "object", "properties": {}}
+    )
+
+
+Delta = str | ToolCall
+"""A piece of an LLM's reply: text as it streams, or one complete tool call."""
+
+
+class Voicing(enum.IntEnum):
+    """What a VAD hears in one 20 ms frame."""
+
+    SILENT = 0
+    FAINT = 1
+    """The classifier calls it speech, but it is no louder than the line's noise: a hangover, a
+    neighbour, a soft word end.  It can put off an end; it never makes a beginning."""
+    VOICED = 2
+
+
+class VAD(Protocol):
+    """Hears where there is voice.  One a call; frames in order; well under 50 microseconds each."""
+
+    def hear(self, frame: bytes) -> Voicing:
+        """Judge the next 160 bytes of mu-law."""
+
+
+class Transcription(Protocol):
+    """One call's speech recognition."""
+
+    def feed(self, frame: bytes) -> None:
+        """Take the next frame of the line, speech or not.  Never blocks; memory is bounded."""
+
+    async def transcript(self, utterance: bytes) -> Transcript:
+        """Return the words of `utterance`, the mu-law since the turn began (with pre-roll).
+
+        Live recognisers finalise what they were fed; batch recognisers send `utterance`.  May be
+        called again with a longer utterance of the same turn, and may be cancelled at any await.
+
+        Raises:
+            ProviderError: no transcript can be had.
+        """
+
+
+class STT(Protocol):
+    """Speech to text."""
+
+    def listen(self, language: str) -> AbstractAsyncContextManager[Transcription]:
+        """Open one call's recognition; `language` is BCP-47, such as ``en-US``."""
+
+
+class LLM(Protocol):
+    """Text to text: what the agent says next."""
+
+    def reply(
+        self, messages: Sequence[Message], tools: Sequence[Tool]
+    ) -> AbstractAsyncContextManager[AsyncIterable[Delta]]:
+        """Stream the reply to `messages`.  Leaving the context closes the request.
+
+        Raises:
+            ProviderError: on entry or while iterating.
+        """
+
+
+class TTS(Protocol):
+    """Text to speech."""
+
+    def speak(
+        self, text: str, voice: str, language: str
+    ) -> AbstractAsyncContextManager[AsyncIterable[bytes]]:
+        """Stream `text` as mu-law in pieces of any size.  ``voice=""`` is the provider's default.
+
+        Raises:
+            ProviderError: on entry or while iterating.
+        """
+
+
+class Line(Protocol):
+    """A carrier's WebSocket as a call sees it: text messages, whole or not at all."""
+
+    async def receive(self) -> str:
+        """Return the next text message.
+
+        Raises:
+            LineClosed: the carrier is gone.
+        """
+
+    async def send(self, text: str) -> None:
+        """Send one message: all of it, even if the caller of `send` is cancelled meanwhile.
+
+        Raises:
+            LineClosed: the carrier is gone, or has taken nothing for too long.
+        """
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """Close with a WebSocket code.  Takes a few seconds at most, and never raises."""

@@ -1,0 +1,125 @@
+"""Every setting: its name, unit, default and reason.
+
+A field ``end_silence_ms`` is the variable ``VOICECORE_END_SILENCE_MS``; the few that carry another
+name (Twilio's and the vendors' own) say so.  Flags win over the environment, the environment over
+``.env``.  Units are in the names.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import SettingsError
+
+
+def _variable(name: str, **options: Any) -> Any:
+    """A field whose variable has no VOICECORE_ prefix: the vendors' tools read it too."""
+    return Field(validation_alias=AliasChoices(name.lower(), name), **options)
+
+
+class Settings(BaseSettings):
+    """The settings of one server.  A value: frozen, and checked as a whole when made."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="VOICECORE_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    # Where to listen
+    host: str = "0.0.0.0"  # noqa: S104  a carrier calls in from any public address
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    public_url: str | None = None
+    log_format: Literal["text", "json"] = "text"
+    log_text: bool = True
+
+    # Who may call in
+    twilio_account_sid: str | None = _variable("TWILIO_ACCOUNT_SID", default=None)
+    twilio_auth_token: SecretStr | None = _variable("TWILIO_AUTH_TOKEN", default=None)
+
+    # Who answers
+    agent: str | None = None
+    stt: str = "pocketsphinx"
+    llm: str = "builtin"
+    tts: str = "espeak"
+    stt_model: str = ""
+    llm_model: str = ""
+    tts_model: str = ""
+    tts_voice: str = ""
+    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en-US"
+    greeting: str = "Hello! How can I help you?"
+    prompt: str = (
+        "You are a friendly phone agent. Your words are spoken aloud: answer in one to three"
+        " short sentences, without lists, markup or emoji. Ask when you did not understand."
+    )
+    openai_api_key: SecretStr | None = _variable("OPENAI_API_KEY", default=None)
+    openai_base_url: str = _variable("OPENAI_BASE_URL", default="https://api.openai.com/v1")
+
+    # How a turn is heard (see dialogue/turns.py)
+    vad_mode: Annotated[int, Field(ge=0, le=3)] = 3
+    speech_window_ms: Annotated[int, Field(ge=100, le=3000)] = 600
+    end_silence_ms: Annotated[int, Field(ge=100, le=5000)] = 300
+    pause_ms: Annotated[int, Field(ge=0, le=2000)] = 100
+    barge_in_ms: Annotated[int, Field(ge=0, le=2000)] = 160
+
+    # How a reply is played (see call/playback.py)
+    playback_lead_ms: Annotated[int, Field(ge=40, le=1000)] = 160
+
+    # How long things may last
+    idle_prompt_s: Annotated[float, Field(ge=0, le=600)] = 10
+    idle_prompts: Annotated[int, Field(ge=0, le=10)] = 2
+    max_call_s: Annotated[float, Field(gt=0, le=86400)] = 3600
+    max_calls: Annotated[int, Field(ge=0)] = 0
+    drain_s: Annotated[float, Field(ge=0, le=3600)] = 30
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url_is_an_origin(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        value = value.rstrip("/")
+        if not value.startswith(("https://", "http://")) or "?" in value or "#" in value:
+            raise ValueError("an origin such as https://agent.example.com")
+        return value
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _base_is_a_url(cls, value: str) -> str:
+        if not value.startswith(("https://", "http://")):
+            raise ValueError("a URL such as https://api.openai.com/v1")
+        return value.rstrip("/")
+
+
+def variable_name(field: str) -> str:
+    """Return the environment variable of a field: ``port`` is ``VOICECORE_PORT``."""
+    info = Settings.model_fields.get(field.lower())
+    if info is not None and isinstance(info.validation_alias, AliasChoices):
+        return str(info.validation_alias.choices[-1])
+    return field.upper() if field.isupper() else f"VOICECORE_{field.upper()}"
+
+
+def load(**flags: Any) -> Settings:
+    """Read flags (``None`` means not given), the environment and ``.env``.
+
+    Raises:
+        SettingsError: one line per bad variable: its name, what it got, and what it takes.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False):
+            name = variable_name(str(problem["loc"][0])) if problem["loc"] else "settings"
+            got = problem.get("input")
+            shown = "a secret value" if name.endswith(("KEY", "TOKEN")) else repr(got)[:80]
+            lines.append(f"{name}: got {shown}; {problem['msg'].removeprefix('Value error, ')}")
+        raise SettingsError("\n".join(lines)) from None

@@ -1,0 +1,80 @@
+"""What can happen on a media stream, and what can be said on it, whatever the carrier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The first message: the carrier speaks the protocol that we expect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The stream belongs to a call now.  `parameters` are the strings that our TwiML put there."""
+
+    call_sid: str
+    stream_sid: str
+    account_sid: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """The caller's sound: raw mu-law of any length, `timestamp_ms` after the stream's start."""
+
+    audio: bytes
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarkReached:
+    """Everything sent before this mark was played, or thrown away by a `Clear`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dtmf:
+    """The caller pressed a key: one of ``0123456789*#``."""
+
+    digit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The stream is over; the carrier closes next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A message that means nothing to us, and why.  The call goes on."""
+
+    reason: str
+
+
+Event = Connected | Started | Media | MarkReached | Dtmf | Stopped | Ignored
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """Append mu-law to what the caller hears; whole frames of 160 bytes."""
+
+    audio: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Ask to be told when the caller has heard everything sent so far."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Throw away what the carrier has not played yet.  It echoes the pending marks at once."""
+
+
+Command = Play | Mark | Clear
