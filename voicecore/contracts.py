@@ -11,13 +11,14 @@ Rules that hold here:
 
 from __future__ import annotations
 
-import enum
 from collections.abc import AsyncIterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
-Role = Literal["system", "user", "assistant", "tool"]
+from .audio.voicing import Voicing as Voicing
+from .dialogue.history import Message as Message
+from .dialogue.history import ToolCall as ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,30 +27,6 @@ class Transcript:
 
     text: str
     confidence: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """The LLM asks for a tool; `arguments` is the JSON object that it wrote, unparsed."""
-
-    id: str
-    name: str
-    arguments: str = "{}"
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One entry of the history that an LLM is given.
-
-    An assistant's `text` is what the caller *heard* of it; `interrupted` says that there was more.
-    A tool's message answers the call named `tool_call_id`.
-    """
-
-    role: Role
-    text: str
-    interrupted: bool = False
-    tool_calls: tuple[ToolCall, ...] = ()
-    tool_call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +42,6 @@ class Tool:
 
 Delta = str | ToolCall
 """A piece of an LLM's reply: text as it streams, or one complete tool call."""
-
-
-class Voicing(enum.IntEnum):
-    """What a VAD hears in one 20 ms frame."""
-
-    SILENT = 0
-    FAINT = 1
-    """The classifier calls it speech, but it is no louder than the line's noise: a hangover, a
-    neighbour, a soft word end.  It can put off an end; it never makes a beginning."""
-    VOICED = 2
 
 
 class VAD(Protocol):
@@ -105,7 +72,11 @@ class STT(Protocol):
     """Speech to text."""
 
     def listen(self, language: str) -> AbstractAsyncContextManager[Transcription]:
-        """Open one call's recognition; `language` is BCP-47, such as ``en-US``."""
+        """Open one call's recognition; `language` is BCP-47, such as ``en-US``.
+
+        Entering must not wait for the network: the greeting waits for it.  Connect in the
+        background, and raise from `Transcription.transcript` if that failed.
+        """
 
 
 class LLM(Protocol):

@@ -1,0 +1,101 @@
+"""An agent is a value: who answers, with which words, under which rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..audio.vad import GatedVad
+from ..contracts import LLM, STT, TTS, VAD
+from ..dialogue.turns import TurnRules
+from ..settings import Settings
+from .phrases import Phrases, StockWords, stock_words
+
+
+@dataclass(frozen=True, slots=True)
+class Persona:
+    """What an agent is told to be, and the first thing that it says.
+
+    `language` is BCP-47; ``voice=""`` is the TTS provider's default.  `words` are the sentences
+    that need no provider at the time; by default those of the language.
+    """
+
+    prompt: str = Settings.model_fields["prompt"].default
+    greeting: str = Settings.model_fields["greeting"].default
+    language: str = "en-US"
+    voice: str = ""
+    words: StockWords | None = None
+
+    @property
+    def stock_words(self) -> StockWords:
+        """The sentences that must be sayable when every provider is down."""
+        return self.words or stock_words(self.language)
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """How long things may last.  Seconds, and counts."""
+
+    idle_prompt_s: float = 10.0
+    """Silence on both sides until "are you still there?"; 0: never asked."""
+    idle_prompts: int = 2
+    max_call_s: float = 3600.0
+    speculations: int = 3
+    """Replies begun before the turn's end, per turn of the caller."""
+    failed_turns: int = 3
+    """Failed turns in a row until the agent apologises and hangs up."""
+    no_media_s: float = 30.0
+    lead_s: float = 0.16
+    """How far ahead of the caller's ear playback is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """Everything that a call needs to be answered.  Shared by all its calls; holds no call's state.
+
+    `phrases` is the ready-made audio: `prepare` fills it, and calls that come before that render
+    what they need themselves.
+    """
+
+    stt: STT
+    llm: LLM
+    tts: TTS
+    persona: Persona = field(default_factory=Persona)
+    rules: TurnRules = field(default_factory=TurnRules)
+    limits: CallLimits = field(default_factory=CallLimits)
+    vad: Callable[[], VAD] = GatedVad
+    phrases: Phrases = field(default_factory=Phrases)
+
+    async def prepare(self) -> None:
+        """Render the greeting and the stock words.  Never raises for a provider's failure."""
+        persona = self.persona
+        texts = (persona.greeting, *persona.stock_words.texts)
+        await self.phrases.prepare(self.tts, texts, persona.voice, persona.language)
+
+
+def agent_from(settings: Settings, stt: STT, llm: LLM, tts: TTS) -> Agent:
+    """Make the agent that the settings describe, on these providers."""
+    return Agent(
+        stt=stt,
+        llm=llm,
+        tts=tts,
+        persona=Persona(
+            prompt=settings.prompt,
+            greeting=settings.greeting,
+            language=settings.language,
+            voice=settings.tts_voice,
+        ),
+        rules=TurnRules(
+            window_ms=settings.speech_window_ms,
+            end_silence_ms=settings.end_silence_ms,
+            pause_ms=settings.pause_ms,
+            barge_in_ms=settings.barge_in_ms,
+        ),
+        limits=CallLimits(
+            idle_prompt_s=settings.idle_prompt_s,
+            idle_prompts=settings.idle_prompts,
+            max_call_s=settings.max_call_s,
+            lead_s=settings.playback_lead_ms / 1000,
+        ),
+        vad=lambda: GatedVad(mode=settings.vad_mode),
+    )

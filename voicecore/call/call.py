@@ -1,0 +1,205 @@
+"""One call: a line, a wire machine, and a nursery of four tasks.
+
+    receive    line → wire → frames, marks, stop        never waits for anything but the line
+    vad        frames → turn events
+    pipeline   turn events → turns
+    playback   speech → line                            the sole writer
+
+Hang-up, in whatever way: `ended_by` is set, the nursery is cancelled, every ``finally`` runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import trio
+
+from ..audio.framing import Framer
+from ..contracts import Line
+from ..dialogue.history import History
+from ..errors import CallRefused, LineClosed, RemoteProtocolError
+from ..wire.events import Command, Dtmf, Ignored, MarkReached, Media, Started, Stopped
+from ..wire.twilio import MediaStream
+from .agent import Agent
+from .hearing import Hearing
+from .pipeline import Pipeline, PipelineEvent
+from .playback import Player
+from .timeline import CallLog
+from .turn import Conversation
+
+START_S = 10.0
+"""From the upgrade to `start`: a socket that does not become a call is closed."""
+
+FRAMES_WAITING = 50
+"""One second of the caller's sound between receive and vad.  Full: the newest is dropped and
+counted; receive must not wait, or nobody answers pings any more."""
+
+EVENTS_WAITING = 8
+OVERTIME_S = 20.0
+"""How long the goodbye at the maximum length may take."""
+
+EndedBy = Literal["caller", "agent", "carrier", "silence", "length", "server"]
+"""Who or what ended a call: the caller hung up; the agent did; the carrier broke the protocol; no
+media came; the maximum length was reached; we went down."""
+
+
+class Call:
+    """One call.  Made by `open_call`; `converse` with an agent until it ends."""
+
+    def __init__(self, line: Line) -> None:
+        self.started = Started("", "")
+        self.ended_by: EndedBy | None = None
+        self.close_code = 1000
+        """The WebSocket code with which the line should be closed."""
+        self.history = History()
+        self.dropped_frames = 0
+        self.turns = 0
+        self._line = line
+        self._stream = MediaStream()
+        self._framer = Framer()
+        self._player: Player | None = None
+        self._ended = trio.Event()
+        self._send_frame, self._frames = trio.open_memory_channel[bytes](FRAMES_WAITING)
+        self.log = CallLog("")
+
+    def __repr__(self) -> str:
+        return f"<Call {self.sid or 'before start'} ended_by={self.ended_by}>"
+
+    @property
+    def sid(self) -> str:
+        """The carrier's name of the call."""
+        return self.started.call_sid
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """The strings that the webhook's answer gave the stream: From, To, language …"""
+        return self.started.parameters
+
+    async def converse(self, agent: Agent) -> None:
+        """Let `agent` talk with the caller until one of them, or time, ends the call."""
+        self._player = player = Player(self._say, agent.limits.lead_s)
+        post, events = trio.open_memory_channel[PipelineEvent](EVENTS_WAITING)
+        async with agent.stt.listen(agent.persona.language) as transcription:
+            talk = Conversation(agent, player, transcription, self.history, self.log)
+            pipeline = Pipeline(talk, (post, events), self.hang_up)
+            hearing = Hearing(agent, transcription, post)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(player.run, name="playback")
+                nursery.start_soon(pipeline.run, name="pipeline")
+                nursery.start_soon(self._listen_with, hearing, name="vad")
+                with trio.move_on_after(agent.limits.max_call_s + OVERTIME_S) as limit:
+                    await self._ended.wait()
+                if limit.cancelled_caught:
+                    self.hang_up("length")
+                nursery.cancel_scope.cancel()
+            self.turns = pipeline.turns
+
+    def hang_up(self, reason: EndedBy, close_code: int = 1000) -> None:
+        """End the call.  Idempotent: the first reason counts."""
+        if self.ended_by is None:
+            self.ended_by, self.close_code = reason, close_code
+            self._ended.set()
+
+    async def wait_ended(self) -> None:
+        """Wait until somebody has ended the call."""
+        await self._ended.wait()
+
+    async def _listen_with(self, hearing: Hearing) -> None:
+        await hearing.run(self._frames)
+        self.hang_up("silence")
+
+    async def receive(self) -> None:
+        """Read the line until it ends.  The first task of a call, started by `open_call`."""
+        try:
+            while self.ended_by is None:
+                self._take(await self._line.receive())
+        except LineClosed:
+            self.hang_up("caller")
+        except RemoteProtocolError as error:
+            self.log.milestone("protocol error", reason=str(error))
+            self.hang_up("carrier", error.close_code)
+
+    def _take(self, text: str) -> None:
+        event = self._stream.receive(text)
+        match event:
+            case Media(audio):
+                for frame in self._framer.feed(audio):
+                    self._hear(frame)
+            case MarkReached(name):
+                if self._player is not None:
+                    self._player.mark_reached(name)
+            case Started():
+                self.started = event
+            case Stopped():
+                self.hang_up("caller")
+            case Ignored(reason):
+                if self._stream.ignored == 1:
+                    self.log.milestone("ignored a message", reason=reason)
+            case Dtmf(digit):
+                self.log.milestone("digit", text=digit)
+
+    def _hear(self, frame: bytes) -> None:
+        try:
+            self._send_frame.send_nowait(frame)
+        except trio.WouldBlock:
+            if not self.dropped_frames:
+                self.log.milestone("dropping frames", waiting=FRAMES_WAITING)
+            self.dropped_frames += 1
+
+    async def _say(self, command: Command) -> None:
+        """What the player writes with.  A line that is gone ends the call, politely."""
+        try:
+            await self._line.send(self._stream.send(command))
+        except LineClosed:
+            self.hang_up("caller")
+            await trio.sleep_forever()
+
+    async def wait_started(self) -> None:
+        """Wait for the carrier's `start`.
+
+        Raises:
+            CallRefused: it did not come in time, or something else did.
+        """
+        with trio.move_on_after(START_S):
+            while not self.sid and self.ended_by is None:
+                try:
+                    self._take(await self._line.receive())
+                except RemoteProtocolError as error:
+                    raise CallRefused(str(error), error.close_code) from None
+            if self.ended_by is not None:
+                raise LineClosed("stopped before it started")
+            return
+        raise CallRefused(f"no start within {START_S:.0f} s", 1008)
+
+
+@asynccontextmanager
+async def open_call(
+    line: Line, admit: Callable[[Started], None] | None = None
+) -> AsyncIterator[Call]:
+    """Wait for `start` on `line`, and receive for as long as the context is open.
+
+    `admit` sees who it is before anything else is done, and may raise `CallRefused`.
+
+    Raises:
+        CallRefused: the stream did not start in time, or was not admitted.
+        LineClosed: the line went before the call began.
+    """
+    call = Call(line)
+    await call.wait_started()
+    if admit is not None:
+        admit(call.started)
+    call.log = CallLog(call.sid)
+    call.log.milestone("stream started", stream=call.started.stream_sid)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call.receive, name="receive")
+        try:
+            yield call
+        finally:
+            call.hang_up("server")
+            seconds = round(trio.current_time() - call.log.began, 1)
+            call.log.milestone(
+                "call ended", reason=call.ended_by, seconds=seconds, turns=call.turns
+            )
+        nursery.cancel_scope.cancel()

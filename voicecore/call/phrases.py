@@ -1,0 +1,103 @@
+"""Ready-made audio: what an agent can say at once, and when every provider is down."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+
+import trio
+
+from ..contracts import TTS
+from ..errors import ProviderError
+
+_logger = logging.getLogger("voicecore.call")
+
+PREPARE_S = 20.0
+"""How long the rendering of one phrase may take at start; calls do not wait for it."""
+
+MAX_PHRASE_BYTES = 60 * 8000
+"""A minute.  Longer is no phrase, and must not be held in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class StockWords:
+    """What an agent says when there is nothing else to say, in one language."""
+
+    still_there: str
+    goodbye: str
+    apology: str
+    give_up: str
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.still_there, self.goodbye, self.apology, self.give_up)
+
+
+STOCK_WORDS: dict[str, StockWords] = {
+    "en": StockWords(
+        still_there="Are you still there?",
+        goodbye="Thank you for calling. Goodbye.",
+        apology="Sorry, something went wrong. Could you say that again?",
+        give_up="I am sorry, we have a technical problem. Please call again later. Goodbye.",
+    ),
+    "hi": StockWords(
+        still_there="क्या आप अभी भी लाइन पर हैं?",
+        goodbye="कॉल करने के लिए धन्यवाद। नमस्ते।",
+        apology="माफ़ कीजिए, कुछ गड़बड़ हो गई। क्या आप फिर से कह सकते हैं?",
+        give_up="माफ़ कीजिए, अभी तकनीकी समस्या है। कृपया बाद में कॉल कीजिए। नमस्ते।",
+    ),
+}
+
+
+def stock_words(language: str) -> StockWords:
+    """Return the words of a BCP-47 language, or the English ones."""
+    return STOCK_WORDS.get(language.split("-")[0].lower(), STOCK_WORDS["en"])
+
+
+class Phrases:
+    """Audio by text.  Filled at start; read by every call."""
+
+    def __init__(self) -> None:
+        self._audio: dict[str, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"<Phrases {list(self._audio)!r:.80}>"
+
+    def audio(self, text: str) -> bytes | None:
+        """Return the mu-law of `text`, if it was prepared."""
+        return self._audio.get(text)
+
+    def apology(self, text: str) -> bytes:
+        """Return the mu-law of an apology, whatever happened: at worst the one in the package."""
+        return self._audio.get(text) or _last_resort()
+
+    async def prepare(self, tts: TTS, texts: Iterable[str], voice: str, language: str) -> None:
+        """Render `texts`, one after the other.  What fails is logged and left out."""
+        for text in filter(None, texts):
+            try:
+                with trio.fail_after(PREPARE_S):
+                    self._audio[text] = await _render(tts, text, voice, language)
+            except* ProviderError as group:
+                _logger.warning("a phrase could not be prepared: %s", group.exceptions[0])
+            except* trio.TooSlowError:
+                _logger.warning("a phrase could not be prepared within %.0f s", PREPARE_S)
+
+
+async def _render(tts: TTS, text: str, voice: str, language: str) -> bytes:
+    audio = bytearray()
+    async with tts.speak(text, voice, language) as pieces:
+        async for piece in pieces:
+            audio += piece
+            if len(audio) > MAX_PHRASE_BYTES:
+                raise ProviderError("tts", "garbage", "a phrase of more than a minute")
+    if not audio:
+        raise ProviderError("tts", "garbage", "no audio")
+    return bytes(audio)
+
+
+def _last_resort() -> bytes:
+    """The apology that ships with the package: 8 kHz mu-law, English, made with espeak-ng."""
+    return resources.files(__package__).joinpath("apology.ulaw").read_bytes()

@@ -1,0 +1,191 @@
+"""The player: the only writer to the line, and the truth about what the caller has heard.
+
+Rules that hold here:
+
+* Frame *n* of a run is due at ``origin + n * 20 ms - lead``, always counted from the origin, never
+  from the frame before: an interval timer drifts seconds in a minute (openclaw #119070).
+* What is late is sent at once until the lead stands again, and no further.
+* If the carrier's buffer ran dry meanwhile, the origin moves: what was missed was heard as silence
+  and is not made up for by rushing.
+* "Speaking" ends with the echo of the last mark, or with the clock if echoes stop.
+* Tasks ask (`hold`, `cut`); only `run` writes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from ..audio import FRAME_BYTES, SAMPLE_RATE
+from ..wire.events import Clear, Command, Mark, Play
+from .speech import Alarm, Speech
+
+ECHO_PATIENCE_S = 2.0
+"""How long after the last audio must have been played its mark may take to come back."""
+
+
+@dataclass(slots=True)
+class PlaybackStatistics:
+    """What a call's playback was like.  Seconds, and counts of frames."""
+
+    frames: int = 0
+    underruns: int = 0
+    """Times the carrier's buffer ran dry inside speech because we were late."""
+    starved: int = 0
+    """Times it ran dry inside speech because TTS was."""
+    silence_s: float = 0.0
+    """Silence that the caller heard inside speech through either."""
+    lateness_max_s: float = 0.0
+    mark_round_trip_s: float = 0.0
+    """Of the newest mark: its echo after the moment at which its audio should have been heard."""
+
+
+class Player:
+    """One call's playback."""
+
+    def __init__(self, send: Callable[[Command], Awaitable[None]], lead_s: float = 0.16) -> None:
+        self.statistics = PlaybackStatistics()
+        self._send = send
+        self._lead = lead_s
+        self._alarm = Alarm()
+        self._speech: Speech | None = None
+        self._held_since = math.inf
+        self._origin = -math.inf
+        """When byte 0 of the current speech was, or would have been, heard."""
+        self._clears = 0
+        self._turnstile = trio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Player {self._speech!r}>"
+
+    @property
+    def is_speaking(self) -> bool:
+        """Whether the caller has not yet heard the end of a reply that began to play."""
+        return self._speech is not None
+
+    def new_speech(self, name: str) -> Speech:
+        """Return an empty speech that this player can play."""
+        return Speech(name, self._alarm)
+
+    async def play(self, speech: Speech) -> None:
+        """Play a speech until its end was heard.  One at a time: others wait.
+
+        If cancelled, what the carrier has not played yet is cleared.
+        """
+        async with self._turnstile:
+            self._speech = speech
+            self._origin = -math.inf
+            self._alarm.ring()
+            try:
+                await speech.done.wait()
+            finally:
+                if not speech.done.is_set():
+                    self._cut(speech)
+                self._speech = None
+
+    def hold(self) -> None:
+        """Stop feeding: somebody may be speaking.  What is out already is at most the lead."""
+        self._held_since = min(self._held_since, trio.current_time())
+
+    def release(self) -> None:
+        """Go on feeding, from the exact byte."""
+        if self._held_since <= trio.current_time() and self._speech is not None:
+            # The silence since was meant: it is no underrun.
+            self._origin = max(self._origin, trio.current_time() - self._speech.sent / SAMPLE_RATE)
+        self._held_since = math.inf
+        self._alarm.ring()
+
+    def mark_reached(self, name: str) -> None:
+        """Take a mark's echo.  Stale ones change nothing."""
+        speech, now = self._speech, trio.current_time()
+        if speech is None or not speech.reach(name, now):
+            return
+        heard_at = self._origin + speech.confirmed / SAMPLE_RATE
+        self.statistics.mark_round_trip_s = max(0.0, now - heard_at)
+        if speech.is_all_sent and speech.confirmed >= speech.end:
+            speech.done.set()
+
+    def heard(self, speech: Speech) -> int:
+        """Bytes of `speech` that the caller has heard: by mark, else by the clock; never unsent."""
+        if speech is not self._speech or speech.first_sent_at is None:
+            return speech.confirmed
+        now = trio.current_time()
+        if speech.confirmed_at is None:
+            elapsed, position = now - self._origin, 0
+        else:
+            elapsed, position = now - speech.confirmed_at, speech.confirmed
+        if not math.isfinite(elapsed):
+            return speech.confirmed
+        by_clock = position + int(elapsed * SAMPLE_RATE)
+        return max(speech.confirmed, min(speech.sent, by_clock))
+
+    async def run(self) -> None:
+        """Feed the line for ever.  The only task that writes to it."""
+        while True:
+            if self._clears:
+                self._clears = 0
+                await self._send(Clear())
+                continue
+            speech, now = self._speech, trio.current_time()
+            if speech is None or self._held_since <= now:
+                await self._alarm.sleep_until(math.inf)
+            elif (mark := speech.due_mark()) is not None:
+                await self._send(Mark(mark.name))
+            elif speech.has_frame:
+                due = self._due(speech, now)
+                if due > now:
+                    await self._alarm.sleep_until(due)
+                else:
+                    await self._feed(speech, now, due)
+            elif speech.is_all_sent:
+                await self._await_end(speech, now)
+            else:
+                await self._alarm.sleep_until(math.inf)
+
+    def _due(self, speech: Speech, now: float) -> float:
+        """When the next frame must be sent; moves the origin if the carrier's buffer is dry."""
+        position = speech.sent / SAMPLE_RATE
+        dry_for = now - (self._origin + position)
+        if dry_for > 0:
+            if speech.first_sent_at is not None and math.isfinite(dry_for):
+                self._count_silence(speech, dry_for, self._origin + position)
+            self._origin = now - position
+        return self._origin + position - self._lead
+
+    def _count_silence(self, speech: Speech, dry_for: float, dry_at: float) -> None:
+        statistics = self.statistics
+        statistics.silence_s += dry_for
+        if speech.filled_at >= dry_at - 0.001:
+            statistics.starved += 1
+        else:
+            statistics.underruns += 1
+
+    async def _feed(self, speech: Speech, now: float, due: float) -> None:
+        """Send one frame."""
+        frame = speech.take_frame()
+        if speech.first_sent_at is None:
+            speech.first_sent_at = now
+        self.statistics.frames += 1
+        if speech.sent > self._lead * SAMPLE_RATE + FRAME_BYTES:
+            self.statistics.lateness_max_s = max(self.statistics.lateness_max_s, now - due)
+        await self._send(Play(frame))
+
+    async def _await_end(self, speech: Speech, now: float) -> None:
+        """All is sent: wait for the last mark's echo, but not for ever."""
+        if speech.end == 0:
+            speech.done.set()
+        give_up = self._origin + speech.end / SAMPLE_RATE + ECHO_PATIENCE_S
+        if now >= give_up:
+            speech.confirmed, speech.confirmed_at = speech.end, now
+            speech.done.set()
+        await self._alarm.sleep_until(math.inf if speech.done.is_set() else give_up)
+
+    def _cut(self, speech: Speech) -> None:
+        heard = self.heard(speech)
+        if speech.first_sent_at is not None:
+            self._clears += 1
+        speech.cut(heard)
+        self._alarm.ring()

@@ -1,0 +1,217 @@
+"""The production of one reply: messages → LLM → clauses → TTS → speech.
+
+A reply remembers what it has generated and not yet spoken.  So one that was cut off by nothing (a
+cough) can be produced to its end later, from the exact byte at which the caller stopped hearing it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import trio
+
+from ..contracts import Delta, Message, ToolCall
+from ..dialogue.sentences import Clause, Splitter
+from ..errors import ProviderError
+from .agent import Agent
+from .speech import Speech
+from .timeline import TurnTimeline
+from .tools import END_CALL
+
+CLAUSES_AHEAD = 2
+"""Clauses between LLM and TTS: no more tokens are bought than will soon be heard."""
+
+FIRST_S = 5.5
+"""How long an LLM or a recogniser may take for its first word: a provider's own deadline is shorter
+and says more; this one also holds for those that have none."""
+
+FIRST_AUDIO_S = 4.0
+IDLE_S = 5.0
+"""How long a stream may pause once it has begun."""
+
+MAX_REPLY_CHARACTERS = 4000
+"""Five minutes of speech: an LLM that goes on longer is broken."""
+
+GO_ON = Message(
+    "system",
+    "You were cut off by a noise on the line. Go on exactly after your last word; repeat nothing.",
+)
+
+_T = TypeVar("_T")
+
+
+async def next_within(
+    seconds: float, stream: AsyncIterator[_T], stage: str, end: _T | None = None
+) -> _T | None:
+    """Return the stream's next item, or `end` after the last.
+
+    Raises:
+        ProviderError: nothing came for `seconds`.
+    """
+    with trio.move_on_after(seconds):
+        try:
+            return await anext(stream)
+        except StopAsyncIteration:
+            return end
+    raise ProviderError(stage, "timeout", f"nothing for {seconds:.1f} s")
+
+
+class Reply:
+    """One reply in the making.  Survives being cut, so that it can go on."""
+
+    def __init__(self, agent: Agent, speech: Speech, timeline: TurnTimeline) -> None:
+        self.speech = speech
+        self.ends_call = False
+        self._agent = agent
+        self._timeline = timeline
+        self._messages: Sequence[Message] = ()
+        self._generated = ""
+        self._is_complete = False
+        self._clauses: deque[Clause] = deque()
+        """Generated and not wholly spoken; the first may be half spoken."""
+        self._begun_at: int | None = None
+        """Where the first of `_clauses` begins in the speech, if it has."""
+        self._spoken_clauses = 0
+
+    def __repr__(self) -> str:
+        return f"<Reply {self.speech.name} {self._generated!r:.60}>"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is no more to it than what was generated."""
+        return self._is_complete and not self._clauses
+
+    async def produce(self, messages: Sequence[Message] | None = None) -> None:
+        """Make the reply to `messages`; without them, make the rest of what was begun.
+
+        Raises:
+            ExceptionGroup[ProviderError]: the LLM or TTS failed; the speech holds what came before.
+        """
+        if messages is not None:
+            self._messages = messages
+        send, receive = trio.open_memory_channel[Clause](CLAUSES_AHEAD)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._think, send, name="llm")
+            nursery.start_soon(self._speak_all, receive, name="tts")
+
+    async def say(self, text: str) -> None:
+        """Make a reply of a ready text.
+
+        Raises:
+            ExceptionGroup[ProviderError]: the text was not prepared, and TTS failed.
+        """
+        self._is_complete = True
+        self._clauses.append(Clause(text, True))
+        await self.produce()
+
+    async def say_audio(self, text: str, audio: bytes) -> None:
+        """Append ready audio."""
+        self.speech.spoken.begin(text, self.speech.end)
+        await self.speech.put(audio)
+        self.speech.end_sentence()
+
+    def abandon(self) -> None:
+        """Nothing of what was not spoken yet is wanted any more."""
+        self._clauses.clear()
+        self._is_complete, self._begun_at = True, None
+
+    async def _think(self, send: trio.MemorySendChannel[Clause]) -> None:
+        """Stream the LLM's words into clauses; first what is left from before a cut."""
+        async with send:
+            for clause in tuple(self._clauses):
+                await send.send(clause)
+            if self._is_complete:
+                return
+            splitter = Splitter()
+            async with self._agent.llm.reply(self._prompt(), (END_CALL,)) as stream:
+                deltas = aiter(stream)
+                patience = FIRST_S
+                while (delta := await next_within(patience, deltas, "llm")) is not None:
+                    patience = IDLE_S
+                    for clause in self._take(delta, splitter):
+                        await self._pass_on(clause, send)
+            for clause in splitter.flush():
+                await self._pass_on(clause, send)
+            self._is_complete = True
+
+    def _prompt(self) -> tuple[Message, ...]:
+        system = Message("system", self._agent.persona.prompt)
+        if not self._generated:
+            return (system, *self._messages)
+        said = Message("assistant", self._generated, interrupted=True)
+        return (system, *self._messages, said, GO_ON)
+
+    def _take(self, delta: Delta, splitter: Splitter) -> list[Clause]:
+        if self._timeline.first_token is None:
+            self._timeline.first_token = trio.current_time()
+            self._timeline.milestone("reply started", **_only(self._timeline.breakdown(), "llm"))
+        if isinstance(delta, ToolCall):
+            self.ends_call = self.ends_call or delta.name == END_CALL.name
+            return []
+        if len(self._generated) + len(delta) > MAX_REPLY_CHARACTERS:
+            raise ProviderError("llm", "garbage", f"over {MAX_REPLY_CHARACTERS} characters")
+        self._generated += delta
+        return splitter.feed(delta)
+
+    async def _pass_on(self, clause: Clause, send: trio.MemorySendChannel[Clause]) -> None:
+        if self._timeline.first_clause is None:
+            self._timeline.first_clause = trio.current_time()
+        self._clauses.append(clause)
+        await send.send(clause)
+
+    async def _speak_all(self, receive: trio.MemoryReceiveChannel[Clause]) -> None:
+        async with receive:
+            async for clause in receive:
+                await self._speak(clause)
+                self._clauses.popleft()
+                self._begun_at = None
+
+    async def _speak(self, clause: Clause) -> None:
+        """Stream one clause into the speech, without the bytes of it that are there already."""
+        speech, asked_at = self.speech, trio.current_time()
+        if self._begun_at is None:
+            self._begun_at = speech.end
+            speech.spoken.begin(clause.text, speech.end)
+        skip = speech.end - self._begun_at
+        patience = FIRST_AUDIO_S
+        async with self._audio_of(clause.text) as stream:
+            pieces = aiter(stream)
+            while (piece := await next_within(patience, pieces, "tts")) is not None:
+                if patience == FIRST_AUDIO_S and piece:
+                    patience = IDLE_S
+                    self._note_audio(clause, trio.current_time() - asked_at)
+                skip, piece = max(0, skip - len(piece)), piece[skip:]
+                await speech.put(piece)
+        if patience == FIRST_AUDIO_S:
+            raise ProviderError("tts", "garbage", "no audio")
+        if clause.ends_sentence:
+            speech.end_sentence()
+
+    @asynccontextmanager
+    async def _audio_of(self, text: str) -> AsyncIterator[AsyncIterable[bytes]]:
+        """The audio of `text`: prepared, or from TTS."""
+        if (ready := self._agent.phrases.audio(text)) is not None:
+            yield _once(ready)
+            return
+        persona = self._agent.persona
+        async with self._agent.tts.speak(text, persona.voice, persona.language) as stream:
+            yield stream
+
+    def _note_audio(self, clause: Clause, seconds: float) -> None:
+        if self._timeline.first_audio is None:
+            self._timeline.first_audio = trio.current_time()
+        self._spoken_clauses += 1
+        self._timeline.milestone(
+            "audio chunk", n=self._spoken_clauses, text=clause.text, tts=round(seconds, 3)
+        )
+
+
+async def _once(audio: bytes) -> AsyncIterator[bytes]:
+    yield audio
+
+
+def _only(breakdown: dict[str, float], stage: str) -> dict[str, float]:
+    return {stage: breakdown[stage]} if stage in breakdown else {}

@@ -1,0 +1,84 @@
+"""What happened in a call, and when: one line per milestone, one time line a turn.
+
+Times are seconds of ``trio.current_time()``.  Spoken text and phone numbers appear only as tagged
+fields (``text``, ``heard``), which one setting removes from the logs.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import trio
+
+_logger = logging.getLogger("voicecore.call")
+
+
+class CallLog:
+    """One call's milestones, as log records with ``call``, ``at`` and ``fields``."""
+
+    def __init__(self, call_sid: str) -> None:
+        self.call_sid = call_sid
+        self.began = trio.current_time()
+
+    def milestone(self, event: str, **fields: object) -> None:
+        """Log `event` now."""
+        at = trio.current_time() - self.began
+        extra = {"call": self.call_sid, "at": round(at, 3), "fields": fields}
+        _logger.info(event, extra=extra)
+
+
+@dataclass(slots=True)
+class TurnTimeline:
+    """When one turn's milestones were reached; None: not reached.
+
+    `log` keeps what happens before the turn is committed to itself: a lost speculation is one line
+    in the log, not a conversation that never was.
+    """
+
+    log: CallLog
+    name: str
+    last_voiced: float | None = None
+    began: float | None = None
+    transcribed: float | None = None
+    first_token: float | None = None
+    first_clause: float | None = None
+    first_audio: float | None = None
+    committed: float | None = None
+    first_sent: float | None = None
+    speculations: int = 0
+    _unsaid: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+
+    def milestone(self, event: str, **fields: object) -> None:
+        """Log `event` now, or when the turn is committed."""
+        if self.committed is None:
+            self._unsaid.append((event, fields))
+        else:
+            self.log.milestone(event, **fields)
+
+    def commit(self) -> None:
+        """The turn is real: say what was kept back."""
+        self.committed = trio.current_time()
+        for event, fields in self._unsaid:
+            self.log.milestone(event, **fields)
+        self._unsaid.clear()
+
+    @property
+    def gap(self) -> float | None:
+        """The response gap: last voiced caller frame to first reply frame on the wire, seconds."""
+        return _between(self.last_voiced, self.first_sent)
+
+    def breakdown(self) -> dict[str, float]:
+        """Seconds that each stage took: where the gap went.  Stages overlap under speculation."""
+        stages = {
+            "endpoint": _between(self.last_voiced, self.committed),
+            "stt": _between(self.began, self.transcribed),
+            "llm": _between(self.transcribed, self.first_token),
+            "clause": _between(self.first_token, self.first_clause),
+            "tts": _between(self.first_clause, self.first_audio),
+        }
+        return {name: round(value, 3) for name, value in stages.items() if value is not None}
+
+
+def _between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else end - start

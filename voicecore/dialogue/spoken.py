@@ -1,0 +1,72 @@
+"""Which text lies at which byte of a reply's audio, and so: which words were heard.
+
+TTS vendors differ in what timing they tell; all of them make a clause from a text.  So the text of
+each clause is known exactly at its borders and by its share of characters in between, cut back to
+whole words: a word half heard was not heard.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class _Clause:
+    text: str
+    start: int
+    end: int
+
+
+class Spoken:
+    """The text of one reply, laid along its audio.  Positions are bytes of mu-law."""
+
+    def __init__(self) -> None:
+        self._clauses: list[_Clause] = []
+
+    def __repr__(self) -> str:
+        return f"<Spoken {self.text!r:.60}>"
+
+    @property
+    def text(self) -> str:
+        """Everything that was given to TTS so far."""
+        return " ".join(clause.text for clause in self._clauses)
+
+    def begin(self, text: str, position: int) -> None:
+        """The audio of `text` starts at `position`."""
+        self._clauses.append(_Clause(text.strip(), position, position))
+
+    def extend(self, position: int) -> None:
+        """The audio of the newest clause reaches `position`."""
+        if self._clauses:
+            self._clauses[-1].end = position
+
+    def heard(self, position: int) -> str:
+        """Return the words that were heard when `position` bytes had been played."""
+        words: list[str] = []
+        for clause in self._clauses:
+            if position >= clause.end > clause.start:
+                words.append(clause.text)
+                continue
+            if position > clause.start:
+                share = (position - clause.start) / (clause.end - clause.start)
+                words.append(_whole_words(clause.text, share))
+            break
+        return " ".join(filter(None, words))
+
+
+def _whole_words(text: str, share: float) -> str:
+    """Cut `text` after the last word that lies wholly within its first `share` (0 to 1)."""
+    end = int(len(text) * share)
+    if end >= len(text) or text[end].isspace():
+        return text[:end].rstrip()
+    cut = text[:end]
+    if not any(character.isspace() for character in text):
+        # A script without spaces is heard by the character; a single word is heard whole or not.
+        return cut if _is_unspaced(text) else ""
+    return cut[: max((i for i, c in enumerate(cut) if c.isspace()), default=0)].rstrip()
+
+
+def _is_unspaced(text: str) -> bool:
+    """Whether the script writes no spaces: Thai, Lao, Khmer, kana, ideographs."""
+    ranges = (("\u0e00", "\u0eff"), ("\u1780", "\u17ff"), ("\u3040", "\uffff"))
+    return any(low <= c <= high for c in text for low, high in ranges)

@@ -1,0 +1,248 @@
+"""Whose turn it is, from the caller's own 20 ms frames: no timer, no clock, no race.
+
+The table below is the whole behaviour.  Each frame raises some signals, in a fixed order; what a
+signal does depends on the state, and what the table does not name it does not do:
+
+    ONSET    enough voiced frames in the last few: somebody speaks
+    CONFIRM  it lasts: this is speech, not a cough (the barge-in threshold)
+    DOUBT    half a second on, still not confirmed
+    PAUSE    short silence: the turn may be over, speculation may start
+    SILENCE  long silence, counted from the real end of speech: the turn is over
+    CAP      the turn has lasted as long as a turn may
+
+Silence is counted from the last voiced frame, and a little less from the last *faint* one: a gate
+over the noise floor finds the end sooner than the classifier's hangover, but alone would cut soft
+word ends (`audio.vad`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass
+
+from ..audio.voicing import Voicing
+
+FRAME_MS = 20
+
+
+class TurnState(enum.Enum):
+    """What the caller is doing."""
+
+    QUIET = enum.auto()
+    TALKING = enum.auto()
+    PAUSED = enum.auto()
+
+
+class Signal(enum.Enum):
+    """What one frame can bring about."""
+
+    ONSET = enum.auto()
+    CONFIRM = enum.auto()
+    DOUBT = enum.auto()
+    PAUSE = enum.auto()
+    SILENCE = enum.auto()
+    CAP = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """Somebody speaks.  `confidence` is the voiced share of the speech window, 0 to 1."""
+
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechConfirmed:
+    """It is speech that has lasted for the barge-in time; `voiced_ms` of it so far."""
+
+    voiced_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechDoubted:
+    """Half a second after the onset there is still too little of it to be speech."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechPaused:
+    """The turn may be over.  `utterance` is all of it so far, with pre-roll, as mu-law."""
+
+    utterance: bytes
+    silence_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechResumed:
+    """It was only a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """The caller has finished.  `confirmed` is false for a sound too short to interrupt with."""
+
+    utterance: bytes
+    silence_frames: int
+    confirmed: bool
+    confidence: float
+
+
+TurnEvent = (
+    SpeechStarted | SpeechConfirmed | SpeechDoubted | SpeechPaused | SpeechResumed | TurnEnded
+)
+
+_S, _I = TurnState, Signal
+
+TABLE: dict[tuple[TurnState, Signal], tuple[TurnState, type[TurnEvent]]] = {
+    (_S.QUIET, _I.ONSET): (_S.TALKING, SpeechStarted),
+    (_S.TALKING, _I.CONFIRM): (_S.TALKING, SpeechConfirmed),
+    (_S.TALKING, _I.DOUBT): (_S.TALKING, SpeechDoubted),
+    (_S.TALKING, _I.PAUSE): (_S.PAUSED, SpeechPaused),
+    (_S.TALKING, _I.SILENCE): (_S.QUIET, TurnEnded),
+    (_S.TALKING, _I.CAP): (_S.QUIET, TurnEnded),
+    (_S.PAUSED, _I.ONSET): (_S.TALKING, SpeechResumed),
+    (_S.PAUSED, _I.CONFIRM): (_S.PAUSED, SpeechConfirmed),
+    (_S.PAUSED, _I.DOUBT): (_S.PAUSED, SpeechDoubted),
+    (_S.PAUSED, _I.SILENCE): (_S.QUIET, TurnEnded),
+    (_S.PAUSED, _I.CAP): (_S.QUIET, TurnEnded),
+}
+"""(state, signal) -> (next state, event)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRules:
+    """The numbers of the table.  Times are milliseconds of the caller's sound."""
+
+    window_ms: int = 600
+    """The smoothing window; its voiced share is the confidence."""
+    end_silence_ms: int = 300
+    pause_ms: int = 100
+    """0 turns speculation off: no `SpeechPaused` comes."""
+    barge_in_ms: int = 160
+    """0 turns barge-in off: no `SpeechConfirmed` comes, nothing is doubted."""
+    doubt_ms: int = 500
+    onset_frames: int = 5
+    """This many voiced frames of the newest `onset_window_frames` are an onset: a door, a tap or
+    a breath voices fewer than the 80 ms under which a sound is a click."""
+    onset_window_frames: int = 10
+    resume_frames: int = 2
+    """Voiced frames of the newest three that end a pause."""
+    faint_hold_ms: int = 80
+    """How much sooner than `end_silence_ms` faint sound may have ended (webrtcvad's hangover)."""
+    preroll_ms: int = 300
+    cap_ms: int = 60_000
+
+
+class Detector:
+    """One caller's turns.  `hear` every frame, in order; a few microseconds each."""
+
+    def __init__(self, rules: TurnRules | None = None) -> None:
+        self.rules = rules = rules or TurnRules()
+        self.state = TurnState.QUIET
+        self._window = (1 << (rules.window_ms // FRAME_MS)) - 1
+        self._onset_window = (1 << rules.onset_window_frames) - 1
+        self._pause = rules.pause_ms // FRAME_MS
+        self._end = rules.end_silence_ms // FRAME_MS
+        self._hold = rules.faint_hold_ms // FRAME_MS
+        before_onset = rules.preroll_ms // FRAME_MS + rules.onset_window_frames
+        self._preroll: deque[bytes] = deque(maxlen=before_onset)
+        self._utterance: list[bytes] = []
+        self._recent = self._frames = self._voiced = self._silence = self._faint = 0
+        self._confirmed = False
+
+    def __repr__(self) -> str:
+        return f"<Detector {self.state.name} voiced={self._voiced} silence={self._silence}>"
+
+    @property
+    def confidence(self) -> float:
+        """The voiced share of the speech window, 0 to 1."""
+        return (self._recent & self._window).bit_count() / self._window.bit_count()
+
+    def hear(self, frame: bytes, voicing: Voicing) -> list[TurnEvent]:
+        """Take the next 20 ms and say what it changes: nothing, most of the time."""
+        voiced = voicing is Voicing.VOICED
+        self._recent = ((self._recent << 1) | voiced) & self._window
+        if self.state is TurnState.QUIET:
+            self._preroll.append(frame)
+            if voiced and self._onset_count() >= self.rules.onset_frames:
+                return self._raise(Signal.ONSET)
+            return []
+        self._utterance.append(frame)
+        self._frames += 1
+        self._voiced += voiced
+        self._silence = 0 if voiced else self._silence + 1
+        self._faint = 0 if voicing else self._faint + 1
+        events: list[TurnEvent] = []
+        for signal in self._signals(voiced):
+            events += self._raise(signal)
+            if events and isinstance(events[-1], TurnEnded):
+                break
+        return events
+
+    def _signals(self, voiced: bool) -> list[Signal]:
+        """Which signals this frame raises, in the order in which they count."""
+        rules, signals = self.rules, []
+        paused = self.state is TurnState.PAUSED
+        if paused and voiced and (self._recent & 0b111).bit_count() >= rules.resume_frames:
+            signals.append(Signal.ONSET)
+        if not self._confirmed and rules.barge_in_ms:
+            if self._voiced * FRAME_MS >= rules.barge_in_ms:
+                signals.append(Signal.CONFIRM)
+            elif self._frames * FRAME_MS == rules.doubt_ms:
+                signals.append(Signal.DOUBT)
+        if not voiced:
+            if self._is_silent_for(self._end):
+                signals.append(Signal.SILENCE)
+            elif self._pause and not paused and self._is_silent_for(self._pause):
+                signals.append(Signal.PAUSE)
+        if len(self._utterance) * FRAME_MS >= rules.cap_ms:
+            signals.append(Signal.CAP)
+        return signals
+
+    def _is_silent_for(self, frames: int) -> bool:
+        return self._silence >= frames and self._faint >= frames - self._hold
+
+    def _raise(self, signal: Signal) -> list[TurnEvent]:
+        row = TABLE.get((self.state, signal))
+        if row is None:
+            return []
+        self.state, kind = row
+        return [self._make(kind)]
+
+    def _make(self, kind: type[TurnEvent]) -> TurnEvent:
+        """Do what belongs to an event, and fill it in."""
+        if kind is SpeechStarted:
+            self._begin_talking()
+            return SpeechStarted(self.confidence)
+        if kind is SpeechConfirmed:
+            self._confirmed = True
+            return SpeechConfirmed(self._voiced * FRAME_MS)
+        if kind is SpeechPaused:
+            return SpeechPaused(b"".join(self._utterance), self._silence)
+        if kind is TurnEnded:
+            ended = TurnEnded(
+                b"".join(self._utterance), self._silence, self._confirmed, self.confidence
+            )
+            self._begin_quiet()
+            return ended
+        return SpeechResumed() if kind is SpeechResumed else SpeechDoubted()
+
+    def _onset_count(self) -> int:
+        return (self._recent & self._onset_window).bit_count()
+
+    def _begin_talking(self) -> None:
+        """The utterance starts `preroll_ms` before the first voiced frame of the onset."""
+        voiced_for = (self._recent & self._onset_window).bit_length()
+        keep = voiced_for + self.rules.preroll_ms // FRAME_MS
+        self._utterance = list(self._preroll)[-keep:]
+        self._preroll.clear()
+        self._frames = voiced_for
+        self._voiced = self._onset_count()
+        self._silence = self._faint = 0
+        # Without barge-in every turn counts as meant.
+        self._confirmed = not self.rules.barge_in_ms
+
+    def _begin_quiet(self) -> None:
+        self._utterance = []
+        self._recent = self._frames = self._voiced = self._silence = self._faint = 0
+        self._confirmed = False
