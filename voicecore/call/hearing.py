@@ -62,7 +62,7 @@ class Hearing:
             self._last_voiced = trio.current_time()
         for event in self._detector.hear(frame, voicing):
             if isinstance(event, SpeechStarted):
-                self._onset = trio.current_time()
+                self._onset = trio.current_time() - event.since_ms / 1000
             self._post.send_nowait(Heard(event, self._last_voiced, self._onset))
 
     def _hear_nothing(self) -> None:

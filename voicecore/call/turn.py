@@ -157,6 +157,7 @@ class Turn:
         self._talk.log.milestone("resumed", turn=interrupted.name)
         self.outcome = Outcome.RUNNING
         self.name, self.reply = interrupted.name, interrupted.reply
+        self.timeline.last_voiced = None  # no answer, so no response gap
         self.reply.speech.rewind()
         await self._perform(self.reply.produce)
 

@@ -80,7 +80,8 @@ class History:
         self._trim()
 
     def _trim(self) -> None:
+        """Forget the oldest; what is left begins with the caller, if the caller spoke at all."""
         if len(self._messages) > MAX_MESSAGES:
-            del self._messages[: len(self._messages) - MAX_MESSAGES]
-            while self._messages[0].role != "user":
-                del self._messages[0]
+            kept = self._messages[-MAX_MESSAGES:]
+            first = next((i for i, message in enumerate(kept) if message.role == "user"), 0)
+            self._messages = kept[first:]

@@ -74,13 +74,13 @@ class Splitter:
         text = self._text
         for at, character in enumerate(text):
             if character in _ALWAYS:
-                return self._after_closers(at + 1), True
+                return at + 1, True
             if character in ".?!":
                 ends = self._ends_sentence(at)
                 if ends is None:
                     return None
                 if ends:
-                    return self._after_closers(at + 1), True
+                    return self._after_mark(at), True
             elif character in _CLAUSE_ENDS and self._first and at >= MIN_FIRST_CLAUSE:
                 if at + 1 == len(text):
                     return None
@@ -91,17 +91,17 @@ class Splitter:
             return (space if space > 0 else MAX_CLAUSE), False
         return None
 
-    def _after_closers(self, at: int) -> int:
-        while at < len(self._text) and self._text[at] in _CLOSERS:
+    def _after_mark(self, at: int) -> int:
+        """The position behind the mark at `at`, the marks that follow it, and closing quotes."""
+        at += 1
+        while at < len(self._text) and self._text[at] in ".?!" + _CLOSERS:
             at += 1
         return at
 
     def _ends_sentence(self, at: int) -> bool | None:
         """Whether the mark at `at` ends a sentence; None: that depends on what comes next."""
         text = self._text
-        after = at + 1
-        while after < len(text) and text[after] in ".?!" + _CLOSERS:
-            after += 1
+        after = self._after_mark(at)
         if after == len(text):
             return None
         if not text[after].isspace():

@@ -10,9 +10,9 @@ signal does depends on the state, and what the table does not name it does not d
     SILENCE  long silence, counted from the real end of speech: the turn is over
     CAP      the turn has lasted as long as a turn may
 
-Silence is counted from the last voiced frame, and a little less from the last *faint* one: a gate
-over the noise floor finds the end sooner than the classifier's hangover, but alone would cut soft
-word ends (`audio.vad`).
+Silence is counted from the last voiced frame and from the last *faint* one: a gate over the noise
+floor finds the end sooner than the classifier's hangover, but alone would cut soft word ends
+(`audio.vad`).
 """
 
 from __future__ import annotations
@@ -47,9 +47,13 @@ class Signal(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """Somebody speaks.  `confidence` is the voiced share of the speech window, 0 to 1."""
+    """Somebody speaks, since `since_ms` ago.
+
+    `confidence` is the voiced share of the speech window, 0 to 1.
+    """
 
     confidence: float
+    since_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +131,9 @@ class TurnRules:
     onset_window_frames: int = 10
     resume_frames: int = 2
     """Voiced frames of the newest three that end a pause."""
-    faint_hold_ms: int = 80
-    """How much sooner than `end_silence_ms` faint sound may have ended (webrtcvad's hangover)."""
+    faint_hold_ms: int = 0
+    """How much sooner than `end_silence_ms` faint sound may have ended: for a detector whose faint
+    sound contains the classifier's hangover (webrtcvad's is 70 to 100 ms).  Ours does not."""
     preroll_ms: int = 300
     cap_ms: int = 60_000
 
@@ -213,7 +218,7 @@ class Detector:
         """Do what belongs to an event, and fill it in."""
         if kind is SpeechStarted:
             self._begin_talking()
-            return SpeechStarted(self.confidence)
+            return SpeechStarted(self.confidence, self._frames * FRAME_MS)
         if kind is SpeechConfirmed:
             self._confirmed = True
             return SpeechConfirmed(self._voiced * FRAME_MS)

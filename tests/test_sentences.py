@@ -1,0 +1,90 @@
+"""Cutting streamed text: early, and never inside a number, an address or an abbreviation."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voicecore.dialogue.sentences import MAX_CLAUSE, Clause, Splitter
+
+
+def split(text: str, size: int = 1) -> list[Clause]:
+    splitter = Splitter()
+    clauses: list[Clause] = []
+    for start in range(0, len(text), size):
+        clauses += splitter.feed(text[start : start + size])
+    return clauses + splitter.flush()
+
+
+def texts(text: str) -> list[str]:
+    return [clause.text for clause in split(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("It is sunny. Take a hat!", ["It is sunny.", "Take a hat!"]),
+        ("Really? Yes. Good", ["Really?", "Yes.", "Good"]),
+        ("Wait... what?! No.", ["Wait...", "what?!", "No."]),
+        ("It costs 3.50 euros. Or 1,000.25 dollars.", ["It costs 3.50 euros.", "Or 1,000.25 dollars."]),
+        ("Mail anna.b@example.com. Thanks.", ["Mail anna.b@example.com.", "Thanks."]),
+        ("See www.example.com/a.html. Bye.", ["See www.example.com/a.html.", "Bye."]),
+        ("Dr. Smith is in. Mr. J. R. Ray too.", ["Dr. Smith is in.", "Mr. J. R. Ray too."]),
+        ("Come at 5 p.m. tomorrow. Or not.", ["Come at 5 p.m. tomorrow.", "Or not."]),
+        ("Come at 5 p.m. We wait.", ["Come at 5 p.m.", "We wait."]),
+        ("Some, e.g. this one. Fine.", ["Some, e.g. this one.", "Fine."]),
+        ("No. I won't. Room No. 5 is it.", ["No.", "I won't.", "Room No. 5 is it."]),
+        ("It was I. He knew.", ["It was I.", "He knew."]),
+        ("1. Take the train. 2. Walk.", ["1. Take the train.", "2. Walk."]),
+        ('He said "Go." Then left.', ['He said "Go."', "Then left."]),
+        ("नमस्ते। आप कैसे हैं? अच्छा।", ["नमस्ते।", "आप कैसे हैं?", "अच्छा।"]),
+        ("रुपये 3.50 है। ठीक॥", ["रुपये 3.50 है।", "ठीक॥"]),
+        ("今日は。元気？はい！", ["今日は。", "元気？", "はい！"]),
+        ("First line\nSecond line", ["First line", "Second line"]),
+        ("Well", ["Well"]),
+        ("...", []),
+        ("  ", []),
+    ],
+)  # fmt: skip
+def test_sentences(text: str, sentences: list[str]) -> None:
+    assert texts(text) == sentences
+
+
+def test_the_first_clause_may_end_at_a_comma_the_second_may_not() -> None:
+    assert split("Well I can look that up, if you want, of course. Or not, as you like.") == [
+        Clause("Well I can look that up,", False),
+        Clause("if you want, of course.", True),
+        Clause("Or not, as you like.", True),
+    ]
+
+
+def test_a_short_opening_is_no_clause_of_its_own() -> None:
+    assert texts("Yes, sure. Of course.") == ["Yes, sure.", "Of course."]
+
+
+def test_a_number_is_not_cut_at_its_comma() -> None:
+    assert texts("The whole price is 1,000,000 dollars.") == [
+        "The whole price is 1,000,000 dollars."
+    ]
+
+
+def test_a_sentence_is_out_as_soon_as_it_certainly_stands() -> None:
+    splitter = Splitter()
+    assert splitter.feed("It is sunny.") == []
+    assert splitter.feed(" T") == [Clause("It is sunny.", True)]
+    assert splitter.feed("ake it।") == [Clause("Take it।", True)]
+
+
+def test_text_without_an_end_is_cut_at_a_space() -> None:
+    clauses = split("word " * 200)
+    assert all(len(clause.text) <= MAX_CLAUSE for clause in clauses)
+    assert " ".join(clause.text for clause in clauses) == ("word " * 200).strip()
+
+
+@given(st.text(alphabet="ab1 .,?!।。\n\"'-@D", max_size=120), st.integers(1, 9))
+def test_pieces_do_not_matter_and_nothing_is_lost(text: str, size: int) -> None:
+    whole = split(text, len(text) or 1)
+    assert split(text, size) == whole
+    letters = [c for c in text if c.isalnum()]
+    assert [c for clause in whole for c in clause.text if c.isalnum()] == letters
