@@ -105,9 +105,14 @@ def test_a_blip_in_a_pause_puts_off_the_end_but_loses_no_speculation() -> None:
     assert events[-1][0] == 20 + 8 + 15
 
 
-def test_faint_sound_holds_the_end_but_by_less() -> None:
-    ends = {faint: run(Detector(), (V, 20), (F, faint), (S, 30))[-1][0] - 19 for faint in (0, 4, 8)}
-    assert ends == {0: 15, 4: 15, 8: 8 + 11}
+@pytest.mark.parametrize(
+    ("hold_ms", "ends"), [(0, {0: 15, 4: 19, 8: 23}), (80, {0: 15, 4: 15, 8: 19})]
+)
+def test_faint_sound_holds_the_end(hold_ms: int, ends: dict[int, int]) -> None:
+    rules = TurnRules(faint_hold_ms=hold_ms)
+    for faint, frames in ends.items():
+        at, _ = run(Detector(rules), (V, 20), (F, faint), (S, 30))[-1]
+        assert at - 19 == frames
 
 
 def test_faint_sound_alone_is_no_speech() -> None:

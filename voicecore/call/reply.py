@@ -6,10 +6,10 @@ cough) can be produced to its end later, from the exact byte at which the caller
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 
 import trio
 
@@ -40,24 +40,6 @@ GO_ON = Message(
     "You were cut off by a noise on the line. Go on exactly after your last word; repeat nothing.",
 )
 
-_T = TypeVar("_T")
-
-
-async def next_within(
-    seconds: float, stream: AsyncIterator[_T], stage: str, end: _T | None = None
-) -> _T | None:
-    """Return the stream's next item, or `end` after the last.
-
-    Raises:
-        ProviderError: nothing came for `seconds`.
-    """
-    with trio.move_on_after(seconds):
-        try:
-            return await anext(stream)
-        except StopAsyncIteration:
-            return end
-    raise ProviderError(stage, "timeout", f"nothing for {seconds:.1f} s")
-
 
 class Reply:
     """One reply in the making.  Survives being cut, so that it can go on."""
@@ -69,6 +51,7 @@ class Reply:
         self._timeline = timeline
         self._messages: Sequence[Message] = ()
         self._generated = ""
+        self._splitter = Splitter()
         self._is_complete = False
         self._clauses: deque[Clause] = deque()
         """Generated and not wholly spoken; the first may be half spoken."""
@@ -125,26 +108,27 @@ class Reply:
                 await send.send(clause)
             if self._is_complete:
                 return
-            splitter = Splitter()
-            async with self._agent.llm.reply(self._prompt(), (END_CALL,)) as stream:
-                deltas = aiter(stream)
-                patience = FIRST_S
-                while (delta := await next_within(patience, deltas, "llm")) is not None:
-                    patience = IDLE_S
-                    for clause in self._take(delta, splitter):
-                        await self._pass_on(clause, send)
-            for clause in splitter.flush():
-                await self._pass_on(clause, send)
+            if self._generated:
+                await self._pass_on(self._take(" "), send)
+            with trio.CancelScope(deadline=trio.current_time() + FIRST_S) as patience:
+                async with self._agent.llm.reply(self._prompt(), (END_CALL,)) as deltas:
+                    async for delta in deltas:
+                        patience.deadline = math.inf
+                        await self._pass_on(self._take(delta), send)
+                        patience.deadline = trio.current_time() + IDLE_S
+            if patience.cancelled_caught:
+                raise ProviderError("llm", "timeout", "no word in time")
+            await self._pass_on(self._splitter.flush(), send)
             self._is_complete = True
 
     def _prompt(self) -> tuple[Message, ...]:
         system = Message("system", self._agent.persona.prompt)
-        if not self._generated:
+        if not self._generated.strip():
             return (system, *self._messages)
-        said = Message("assistant", self._generated, interrupted=True)
+        said = Message("assistant", self._generated.rstrip(), interrupted=True)
         return (system, *self._messages, said, GO_ON)
 
-    def _take(self, delta: Delta, splitter: Splitter) -> list[Clause]:
+    def _take(self, delta: Delta) -> list[Clause]:
         if self._timeline.first_token is None:
             self._timeline.first_token = trio.current_time()
             self._timeline.milestone("reply started", **_only(self._timeline.breakdown(), "llm"))
@@ -154,13 +138,16 @@ class Reply:
         if len(self._generated) + len(delta) > MAX_REPLY_CHARACTERS:
             raise ProviderError("llm", "garbage", f"over {MAX_REPLY_CHARACTERS} characters")
         self._generated += delta
-        return splitter.feed(delta)
+        return self._splitter.feed(delta)
 
-    async def _pass_on(self, clause: Clause, send: trio.MemorySendChannel[Clause]) -> None:
-        if self._timeline.first_clause is None:
+    async def _pass_on(
+        self, clauses: Sequence[Clause], send: trio.MemorySendChannel[Clause]
+    ) -> None:
+        if clauses and self._timeline.first_clause is None:
             self._timeline.first_clause = trio.current_time()
-        self._clauses.append(clause)
-        await send.send(clause)
+        self._clauses.extend(clauses)
+        for clause in clauses:
+            await send.send(clause)
 
     async def _speak_all(self, receive: trio.MemoryReceiveChannel[Clause]) -> None:
         async with receive:
@@ -176,16 +163,20 @@ class Reply:
             self._begun_at = speech.end
             speech.spoken.begin(clause.text, speech.end)
         skip = speech.end - self._begun_at
-        patience = FIRST_AUDIO_S
-        async with self._audio_of(clause.text) as stream:
-            pieces = aiter(stream)
-            while (piece := await next_within(patience, pieces, "tts")) is not None:
-                if patience == FIRST_AUDIO_S and piece:
-                    patience = IDLE_S
-                    self._note_audio(clause, trio.current_time() - asked_at)
-                skip, piece = max(0, skip - len(piece)), piece[skip:]
-                await speech.put(piece)
-        if patience == FIRST_AUDIO_S:
+        has_audio = False
+        with trio.CancelScope(deadline=trio.current_time() + FIRST_AUDIO_S) as patience:
+            async with self._audio_of(clause.text) as pieces:
+                async for piece in pieces:
+                    patience.deadline = math.inf
+                    if piece and not has_audio:
+                        has_audio = True
+                        self._note_audio(clause, trio.current_time() - asked_at)
+                    skip, piece = max(0, skip - len(piece)), piece[skip:]
+                    await speech.put(piece)
+                    patience.deadline = trio.current_time() + IDLE_S
+        if patience.cancelled_caught:
+            raise ProviderError("tts", "timeout", "no audio in time")
+        if not has_audio:
             raise ProviderError("tts", "garbage", "no audio")
         if clause.ends_sentence:
             speech.end_sentence()
@@ -194,11 +185,12 @@ class Reply:
     async def _audio_of(self, text: str) -> AsyncIterator[AsyncIterable[bytes]]:
         """The audio of `text`: prepared, or from TTS."""
         if (ready := self._agent.phrases.audio(text)) is not None:
-            yield _once(ready)
+            async with aclosing(_once(ready)) as stream:
+                yield stream
             return
         persona = self._agent.persona
-        async with self._agent.tts.speak(text, persona.voice, persona.language) as stream:
-            yield stream
+        async with self._agent.tts.speak(text, persona.voice, persona.language) as audio:
+            yield audio
 
     def _note_audio(self, clause: Clause, seconds: float) -> None:
         if self._timeline.first_audio is None:
@@ -209,7 +201,7 @@ class Reply:
         )
 
 
-async def _once(audio: bytes) -> AsyncIterator[bytes]:
+async def _once(audio: bytes) -> AsyncGenerator[bytes, None]:
     yield audio
 
 

@@ -35,6 +35,8 @@ class PlaybackBuffer:
         self._queue: deque[bytes | str] = deque()
         self.queued_bytes = 0
         """Audio not yet played."""
+        self.pending_marks = 0
+        """Marks not yet reached."""
 
     def __repr__(self) -> str:
         return f"<PlaybackBuffer {self.queued_bytes / 8:.0f} ms, {len(self._queue)} entries>"
@@ -50,13 +52,14 @@ class PlaybackBuffer:
         if not self._queue:
             return (name,)
         self._queue.append(name)
+        self.pending_marks += 1
         return ()
 
     def clear(self) -> tuple[str, ...]:
         """Throw the audio away; return the pending marks, all to be echoed at once."""
         marks = tuple(entry for entry in self._queue if isinstance(entry, str))
         self._queue.clear()
-        self.queued_bytes = 0
+        self.queued_bytes = self.pending_marks = 0
         return marks
 
     def play(self) -> Played:
@@ -79,4 +82,5 @@ class PlaybackBuffer:
                 break
             queue.popleft()
         self.queued_bytes -= len(heard)
+        self.pending_marks -= len(marks)
         return Played(bytes(heard).ljust(FRAME_BYTES, SILENCE), len(heard), tuple(marks))

@@ -18,6 +18,8 @@ from .buffer import PlaybackBuffer, Played
 
 FIRST_TIMESTAMP_MS = 120
 FRAME_MS = 20
+MAX_WARNINGS = 50
+"""Warnings kept; a server that sends more garbage is counted, not remembered."""
 _SHAPES: dict[str, frozenset[str]] = {
     "media": frozenset({"event", "streamSid", "media"}),
     "mark": frozenset({"event", "streamSid", "mark"}),
@@ -42,7 +44,7 @@ class CarrierStream:
         self.identity = identity
         self.buffer = PlaybackBuffer()
         self.warnings: list[str] = []
-        self.media_messages = self.clears = 0
+        self.media_messages = self.clears = self.ignored = 0
         self._sequence = self._chunk = 0
 
     def open(self) -> list[str]:
@@ -100,11 +102,14 @@ class CarrierStream:
                     self.media_messages += 1
                     return []
                 case "mark":
-                    return self._echo(self.buffer.mark(message["mark"]["name"]))
+                    name = message["mark"]["name"]
+                    if not isinstance(name, str):
+                        return self._warn(f"31951 a mark's name is a string: {text:.80}")
+                    return self._echo(self.buffer.mark(name))
                 case _:
                     self.clears += 1
                     return self._echo(self.buffer.clear())
-        except (ValueError, KeyError, TypeError, Base64Error):
+        except (ValueError, KeyError, TypeError, Base64Error, RecursionError):
             return self._warn(f"31951 not a valid message: {text:.80}")
 
     def _echo(self, marks: Iterable[str]) -> list[str]:
@@ -116,5 +121,7 @@ class CarrierStream:
         return json.dumps({**head, **body, "streamSid": self.identity.stream_sid})
 
     def _warn(self, warning: str) -> list[str]:
-        self.warnings.append(warning)
+        self.ignored += 1
+        if len(self.warnings) < MAX_WARNINGS:
+            self.warnings.append(warning)
         return []

@@ -1,0 +1,9 @@
+"""HTTP and WebSocket on one port: who may call in, and what becomes of every connection.
+
+listening, lifecycle, workers   sockets, signals, processes
+serve                           connections, in one nursery; drain
+http, upgrade, routes, urls     requests and what answers them
+frames, transport, media        a media stream under its limits
+admission, ledger               places, signatures, tokens
+boundary, log, limits           where errors end, what is written down, every number
+"""

@@ -167,6 +167,9 @@ class _Ear:
         now = trio.current_time()
         await self._websocket.send_message(self.stream.media(frame))
         self._note_speech(frame, now)
+        # The ear ticks half-way between: whether something sent at the very moment of a tick is
+        # heard in it would be the scheduler's choice.
+        await trio.sleep_until(self._next + FRAME_S / 2)
         played, echoes = self.stream.play()
         for echo in echoes:
             await self._websocket.send_message(echo)

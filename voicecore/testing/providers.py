@@ -6,8 +6,8 @@ closed: a test can ask whether one outlived its turn.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -106,9 +106,10 @@ class FakeLLM(_Fake):
         """Stream the answer."""
         self.prompts.append(tuple(messages))
         async with self._request(messages[-1].text) as fault:
-            yield self._stream(self.answer(messages), fault)
+            async with aclosing(self._stream(self.answer(messages), fault)) as stream:
+                yield stream
 
-    async def _stream(self, text: str, fault: Fault) -> AsyncIterator[Delta]:
+    async def _stream(self, text: str, fault: Fault) -> AsyncGenerator[Delta, None]:
         tokens = text.split(" ")
         for number, token in enumerate(tokens):
             if fault == "stall" and number >= len(tokens) // 2:
@@ -135,9 +136,10 @@ class FakeTTS(_Fake):
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Stream the audio."""
         async with self._request(text) as fault:
-            yield self._stream(text, fault)
+            async with aclosing(self._stream(text, fault)) as stream:
+                yield stream
 
-    async def _stream(self, text: str, fault: Fault) -> AsyncIterator[bytes]:
+    async def _stream(self, text: str, fault: Fault) -> AsyncGenerator[bytes, None]:
         frames = audible.say(text, self.word_frames * len(text.split()))
         for start in range(0, len(frames), self.chunk_frames):
             if fault == "stall" and start >= len(frames) // 2:

@@ -1,0 +1,381 @@
+"""Whole calls as a script and a transcript, in virtual time, over the real wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from voicecore.contracts import Message
+from voicecore.testing import FakeLLM, FakeSTT, FakeTTS, ScriptedCaller, fake_agent
+
+TEN = "one two three four five six seven eight nine ten."
+FRAME = 0.02
+
+
+def answers(**by_text: str) -> Callable[[Sequence[Message]], str]:
+    return lambda messages: by_text.get(messages[-1].text.split()[0], TEN)
+
+
+def user(text: str) -> Message:
+    return Message("user", text)
+
+
+def agent(text: str, interrupted: bool = False) -> Message:
+    return Message("assistant", text, interrupted)
+
+
+async def test_greets_listens_and_answers(autojump_clock: MockClock) -> None:
+    caller = ScriptedCaller().listens().says("hello there").listens().hangs_up()
+    transcript = await caller.call(fake_agent(greeting="Good day."))
+    assert transcript.heard == "Good day. You said hello there.".split()
+    assert transcript.history == (
+        agent("Good day."), user("hello there"), agent("You said hello there."),
+    )  # fmt: skip
+    assert transcript.ended_by == "caller"
+    assert transcript.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("stt", "llm", "tts"),
+    [(0, 0, 0), (0.05, 0.1, 0.05), (0.3, 0.6, 0.5), (0.3, 0, 0), (0, 0.6, 0), (0, 0, 0.5), (2, 2, 2)],
+)  # fmt: skip
+async def test_the_gap_is_the_silence_or_the_stages_not_their_sum(
+    stt: float, llm: float, tts: float, autojump_clock: MockClock
+) -> None:
+    caller = ScriptedCaller().pauses(1).says("hello there").listens().hangs_up()
+    transcript = await caller.call(fake_agent(FakeSTT(stt), FakeLLM(llm), FakeTTS(tts)))
+    expected = max(0.3, 0.1 + stt + llm + tts)
+    assert transcript.gaps[0] == pytest.approx(expected, abs=FRAME + 1e-6)
+
+
+async def test_without_speculation_the_stages_wait_for_the_silence(
+    autojump_clock: MockClock,
+) -> None:
+    caller = ScriptedCaller().says("hello there").listens().hangs_up()
+    slow = fake_agent(FakeSTT(0.3), FakeLLM(0.6), FakeTTS(0.5), pause_ms=0)
+    transcript = await caller.call(slow)
+    assert transcript.gaps[0] == pytest.approx(1.7, abs=FRAME + 1e-6)
+
+
+async def test_the_first_clause_is_spoken_before_the_rest_is_thought(
+    autojump_clock: MockClock,
+) -> None:
+    slow = FakeLLM(token_seconds=0.1, answer=lambda m: "Of course I can, " + "and more " * 20)
+    caller = ScriptedCaller().says("hello").listens().hangs_up()
+    transcript = await caller.call(fake_agent(llm=slow))
+    assert transcript.gaps[0] < 0.3 + 5 * 0.1
+
+
+async def test_a_greeting_that_was_prepared_is_on_the_wire_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    host = fake_agent(tts=FakeTTS(1.0), greeting="Good day.")
+    await host.prepare()
+    transcript = await ScriptedCaller().listens().hangs_up().call(host)
+    first_word_at = transcript.words[0][0]
+    assert first_word_at <= 15 * FRAME + 0.05
+
+
+async def test_nothing_of_the_reply_is_lost_or_doubled(autojump_clock: MockClock) -> None:
+    tts = FakeTTS()
+    caller = ScriptedCaller().says("count").listens().hangs_up()
+    transcript = await caller.call(fake_agent(tts=tts, llm=FakeLLM(answer=lambda m: TEN)))
+    spoken = bytes(transcript.audio).strip(b"\xff")
+    from voicecore.testing.audible import say
+
+    assert spoken == b"".join(say(TEN, 15 * 10))
+
+
+async def test_barge_in_keeps_only_what_was_heard(autojump_clock: MockClock) -> None:
+    caller = ScriptedCaller().says("count").pauses(2).says("wait please").listens().hangs_up()
+    transcript = await caller.call(fake_agent(llm=FakeLLM(answer=answers(wait="Of course."))))
+    *_, cut, second, last = transcript.history
+    assert cut.interrupted
+    assert transcript.heard == [*cut.text.split(), "Of", "course."]
+    assert TEN.startswith(cut.text)
+    assert (second, last) == (user("wait please"), agent("Of course."))
+    began = transcript.spoke[1][0]
+    assert transcript.clears == [pytest.approx(began + 0.16, abs=2 * FRAME)]
+
+
+async def test_nothing_stale_is_heard_after_the_clear(autojump_clock: MockClock) -> None:
+    caller = ScriptedCaller().says("count").pauses(1.5).says("wait please").pauses(0.2).drops()
+    transcript = await caller.call(fake_agent(llm=FakeLLM(answer=lambda m: TEN)))
+    (cleared,) = transcript.clears
+    after = bytes(transcript.audio)[int(cleared * 8000) + 320 :]
+    assert after.strip(b"\xff") == b""
+
+
+async def test_barge_in_closes_every_request(autojump_clock: MockClock) -> None:
+    llm = FakeLLM(token_seconds=0.2, answer=lambda m: TEN + " " + TEN)
+    tts = FakeTTS(speed=1.5)
+    caller = ScriptedCaller().says("count").pauses(2.5).says("wait please", 1).drops()
+    transcript = await caller.call(fake_agent(llm=llm, tts=tts))
+    (cleared,) = transcript.clears
+    assert not llm.open_requests
+    assert not tts.open_requests
+    first = [*llm.requests, *tts.requests][0]
+    assert first.closed is not None
+    assert first.closed <= cleared + 0.02
+
+
+async def test_a_cough_lets_the_reply_go_on_from_where_it_was_cut(
+    autojump_clock: MockClock,
+) -> None:
+    caller = ScriptedCaller().says("count").pauses(2).coughs().listens().hangs_up()
+    transcript = await caller.call(fake_agent(llm=FakeLLM(answer=lambda m: TEN)))
+    assert len(transcript.clears) == 1
+    assert transcript.heard == TEN.split()
+    assert transcript.history == (user("count"), agent(TEN))
+
+
+@pytest.mark.parametrize("at", [0.35, 0.6, 1.0, 1.7, 2.4])
+async def test_a_cough_at_any_time_with_a_streaming_llm_and_tts(
+    at: float, autojump_clock: MockClock
+) -> None:
+    """The LLM goes on where it stopped: here a fake that is asked for the rest and gives it."""
+
+    def ten(messages: Sequence[Message]) -> str:
+        said = messages[-2].text if messages[-1].role == "system" else ""
+        return TEN.removeprefix(said).strip() if said else TEN
+
+    host = fake_agent(llm=FakeLLM(token_seconds=0.15, answer=ten), tts=FakeTTS(0.1, speed=2))
+    caller = ScriptedCaller().says("count").pauses(at).coughs(0.2).listens().hangs_up()
+    transcript = await caller.call(host)
+    assert transcript.heard == TEN.split()
+    assert transcript.history[-1] == agent(TEN)
+
+
+async def test_a_short_sound_only_holds_the_reply(autojump_clock: MockClock) -> None:
+    caller = ScriptedCaller().says("count").pauses(2).coughs(0.12).listens().hangs_up()
+    transcript = await caller.call(fake_agent(llm=FakeLLM(answer=lambda m: TEN)))
+    assert transcript.clears == []
+    assert transcript.heard == TEN.split()
+    assert transcript.history == (user("count"), agent(TEN))
+
+
+async def test_a_click_changes_nothing(autojump_clock: MockClock) -> None:
+    quiet = ScriptedCaller().says("count").pauses(2.5).hangs_up()
+    clicks = ScriptedCaller().says("count").pauses(1).coughs(0.06).pauses(1.44).hangs_up()
+    one, other = await quiet.call(fake_agent()), await clicks.call(fake_agent())
+    assert one.audio == other.audio
+
+
+async def test_barge_in_zero_lets_the_agent_finish(autojump_clock: MockClock) -> None:
+    caller = ScriptedCaller().says("count").pauses(1.5).says("wait please").listens().hangs_up()
+    stubborn = fake_agent(llm=FakeLLM(answer=lambda m: TEN), barge_in_ms=0)
+    transcript = await caller.call(stubborn)
+    assert transcript.clears == []
+    assert transcript.history == (user("count"), agent(TEN))
+
+
+async def test_speech_that_resumes_loses_the_speculation_and_nothing_else(
+    autojump_clock: MockClock,
+) -> None:
+    llm = FakeLLM(0.2)
+    caller = ScriptedCaller().says("book a").pauses(0.2).says("table").listens().hangs_up()
+    transcript = await caller.call(fake_agent(FakeSTT(0.05), llm))
+    assert transcript.heard == "You said book a table.".split()
+    assert transcript.history == (user("book a table"), agent("You said book a table."))
+    assert [r.what for r in llm.requests] == ["book a", "book a table"]
+    assert not llm.open_requests
+
+
+async def test_at_most_three_speculations_a_turn(autojump_clock: MockClock) -> None:
+    llm = FakeLLM()
+    caller = ScriptedCaller()
+    for word in "one two three four five six".split():
+        caller = caller.says(word).pauses(0.2)
+    transcript = await caller.listens().hangs_up().call(fake_agent(llm=llm))
+    assert len(llm.requests) == 3 + 1
+    assert transcript.history[0] == user("one two three four five six")
+
+
+async def test_words_before_and_after_an_unheard_reply_are_one_message(
+    autojump_clock: MockClock,
+) -> None:
+    """The caller goes on while the agent is still thinking."""
+    host = fake_agent(llm=FakeLLM(1.0))
+    caller = ScriptedCaller().says("book a table").pauses(0.6).says("for two").listens().hangs_up()
+    transcript = await caller.call(host)
+    assert transcript.history[0] == user("book a table for two")
+    assert transcript.heard == "You said book a table for two.".split()
+
+
+async def test_words_whose_transcript_was_still_open_are_not_lost(
+    autojump_clock: MockClock,
+) -> None:
+    host = fake_agent(FakeSTT(1.0))
+    caller = ScriptedCaller().says("book a table").pauses(0.6).says("for two").listens().hangs_up()
+    transcript = await caller.call(host)
+    assert transcript.history[0] == user("book a table for two")
+
+
+async def test_noise_without_words_gets_no_answer(autojump_clock: MockClock) -> None:
+    llm = FakeLLM()
+    caller = ScriptedCaller().coughs(0.5).pauses(2).hangs_up()
+    transcript = await caller.call(fake_agent(llm=llm))
+    assert llm.requests == []
+    assert transcript.heard == []
+    assert transcript.history == ()
+
+
+async def test_idle_prompts_then_goodbye(autojump_clock: MockClock) -> None:
+    host = fake_agent(idle_prompt_s=5, idle_prompts=2)
+    transcript = await ScriptedCaller().pauses(60).hangs_up().call(host)
+    words = host.persona.stock_words
+    said = f"{words.still_there} {words.still_there} {words.goodbye}"
+    assert transcript.heard == said.split()
+    assert transcript.ended_by == "agent"
+    assert transcript.close_code == 1000
+    first, second = (at for at, word in transcript.words if word == "there?")
+    assert second - first == pytest.approx(5 + 4 * 0.3, abs=0.1)
+
+
+async def test_answering_an_idle_prompt_starts_the_count_again(autojump_clock: MockClock) -> None:
+    host = fake_agent(idle_prompt_s=5, idle_prompts=1)
+    caller = ScriptedCaller().listens().says("yes").listens().listens().pauses(1).hangs_up()
+    transcript = await caller.call(host)
+    assert transcript.heard == "Are you still there? You said yes. Are you still there?".split()
+
+
+async def test_the_goodbye_is_heard_before_the_agent_hangs_up(autojump_clock: MockClock) -> None:
+    llm = FakeLLM(answer=lambda m: "Goodbye then. <end_call>")
+    caller = ScriptedCaller().says("bye").pauses(30)
+    transcript = await caller.call(fake_agent(llm=llm))
+    assert transcript.heard == ["Goodbye", "then."]
+    assert transcript.ended_by == "agent"
+    assert transcript.close_code == 1000
+    assert transcript.seconds < 2
+
+
+async def test_an_interrupted_goodbye_does_not_hang_up(autojump_clock: MockClock) -> None:
+    farewell = "Goodbye and thank you for calling us today. <end_call>"
+    llm = FakeLLM(answer=lambda m: farewell if m[-1].text == "bye" else "Yes?")
+    caller = ScriptedCaller().says("bye").pauses(1).says("wait please").listens().hangs_up()
+    transcript = await caller.call(fake_agent(llm=llm))
+    assert transcript.history[-1] == agent("Yes?")
+    assert transcript.ended_by == "caller"
+
+
+async def test_a_call_has_a_maximum_length(autojump_clock: MockClock) -> None:
+    host = fake_agent(max_call_s=20, idle_prompt_s=0)
+    transcript = await ScriptedCaller().pauses(60).call(host)
+    assert transcript.heard == host.persona.stock_words.goodbye.split()
+    assert transcript.ended_by == "agent"
+    assert 20 < transcript.seconds < 25
+
+
+async def test_a_caller_who_talks_for_ever_cannot_outtalk_the_limit(
+    autojump_clock: MockClock,
+) -> None:
+    host = fake_agent(max_call_s=20, idle_prompt_s=0)
+    transcript = await ScriptedCaller().says("and " * 200, 90).call(host)
+    assert transcript.seconds < 45
+
+
+@pytest.mark.parametrize("stage", ["stt", "llm", "tts"])
+@pytest.mark.parametrize("fault", ["error", "hang", "stall"])
+async def test_a_failing_provider_is_apologised_for_and_the_next_turn_works(
+    stage: str, fault: str, autojump_clock: MockClock
+) -> None:
+    if (stage, fault) == ("stt", "stall"):
+        pytest.skip("a batch transcript has no middle")
+    faulty = {"faults": [fault]}
+    fakes = {"stt": FakeSTT(), "llm": FakeLLM(), "tts": FakeTTS()}
+    host = fake_agent(**fakes, idle_prompt_s=0)
+    await host.prepare()
+    fakes[stage].__init__(**faulty)  # type: ignore[misc]
+    caller = ScriptedCaller().says("hello").listens().says("again please").listens().hangs_up()
+    transcript = await caller.call(host)
+    words = " ".join(transcript.heard)
+    assert words.endswith("You said again please.")
+    # A reply that stalls half-way leaves a silence, into which this caller speaks.
+    assert host.persona.stock_words.apology in words or (stage, fault) == ("tts", "stall")
+    assert max(transcript.gaps) < 6.0
+    assert not any(fake.open_requests for fake in fakes.values())
+
+
+async def test_three_failed_turns_end_the_call(autojump_clock: MockClock) -> None:
+    host = fake_agent(llm=FakeLLM(faults=["error"] * 9))
+    await host.prepare()
+    caller = ScriptedCaller()
+    for _ in range(5):
+        caller = caller.says("hello").listens()
+    transcript = await caller.call(host)
+    words = host.persona.stock_words
+    assert " ".join(transcript.heard) == " ".join([*[words.apology] * 3, words.give_up])
+    assert transcript.ended_by == "agent"
+
+
+async def test_with_everything_down_there_is_still_a_voice(autojump_clock: MockClock) -> None:
+    host = fake_agent(tts=FakeTTS(faults=["error"] * 99), greeting="Good day.")
+    await host.prepare()
+    transcript = await ScriptedCaller().pauses(12).hangs_up().call(host)
+    assert len(bytes(transcript.audio).strip(b"\xff")) > 8000
+
+
+async def test_a_caller_without_media_is_let_go(autojump_clock: MockClock) -> None:
+    caller = ScriptedCaller().pauses(0.1)
+    async with trio.open_nursery() as nursery:
+        from trio_websocket import wrap_client_stream
+
+        from voicecore.testing.network import Answered, answer_on
+
+        answered = Answered()
+        stream = await nursery.start(answer_on, fake_agent(idle_prompt_s=0), answered)
+        websocket = await wrap_client_stream(nursery, stream, "agent.test", "/media-stream")
+        from voicecore.phone.stream import CallIdentity, CarrierStream
+
+        for message in CarrierStream(CallIdentity("CA1", "MZ1")).open():
+            await websocket.send_message(message)
+        began = trio.current_time()
+        await answered.over.wait()
+        nursery.cancel_scope.cancel()
+    assert caller
+    assert 30 <= trio.current_time() - began < 34
+    assert answered.call is not None
+    assert answered.call.ended_by == "silence"
+
+
+async def test_a_carrier_that_sends_nothing_in_silence_still_gets_its_answer(
+    autojump_clock: MockClock,
+) -> None:
+    from trio_websocket import wrap_client_stream
+
+    from voicecore.phone.stream import CallIdentity, CarrierStream
+    from voicecore.testing.audible import say
+    from voicecore.testing.network import Answered, answer_on
+
+    carrier = CarrierStream(CallIdentity("CA1", "MZ1"))
+    async with trio.open_nursery() as nursery:
+        stream = await nursery.start(answer_on, fake_agent(), Answered())
+        websocket = await wrap_client_stream(nursery, stream, "agent.test", "/media-stream")
+        for message in carrier.open():
+            await websocket.send_message(message)
+        for frame in say("hello there", 40):
+            await websocket.send_message(carrier.media(frame))
+            await trio.sleep(FRAME)
+        with trio.fail_after(3):
+            while not carrier.buffer.queued_bytes:
+                carrier.receive(await websocket.get_message())
+        nursery.cancel_scope.cancel()
+
+
+def test_one_trace_whatever_the_scheduler_does() -> None:
+    """trio shuffles runnable tasks: a call must not depend on their order."""
+    llm = FakeLLM(0.1, token_seconds=0.03, answer=answers(wait="Of course.", book="Booked."))
+    host = fake_agent(FakeSTT(0.05), llm, FakeTTS(0.08, speed=3))
+    caller = (
+        ScriptedCaller().says("book a").pauses(0.2).says("table").listens()
+        .says("count").pauses(1.5).says("wait please").listens().hangs_up()
+    )  # fmt: skip
+    traces = set()
+    for _ in range(20):
+        transcript = trio.run(caller.call, host, clock=MockClock(autojump_threshold=0))
+        assert len(transcript.clears) == 1
+        traces.add((tuple(transcript.words), transcript.history, tuple(transcript.clears)))
+    assert len(traces) == 1

@@ -1,0 +1,264 @@
+"""STT, LLM and TTS by OpenAI, or by any server that speaks its API.
+
+Groq, vLLM, Ollama, llama.cpp, speaches, Kokoro-FastAPI and others are such servers:
+``OPENAI_BASE_URL`` names one, its path up to ``/v1``.  All three stages share one pool of
+connections.
+
+Source: the API reference of /v1/audio/transcriptions, /v1/chat/completions, /v1/audio/speech.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import msgspec
+import trio
+
+from ..audio import SAMPLE_RATE, mulaw
+from ..audio.resample import MulawEncoder
+from ..audio.wav import Wav, to_bytes
+from ..contracts import Delta, Message, Tool, Transcript
+from ..errors import ProviderError, SettingsError
+from ..settings import Settings
+from .chat import BadReply, Reply, ReplyFailed, request_body
+from .http import Api, Body, Deadlines, open_client
+from .sse import SSEParser
+
+NAME = "openai"
+
+STT_DEADLINES = Deadlines(first_byte=5, idle=3, total=15)
+LLM_DEADLINES = Deadlines(first_byte=5, idle=5, total=30)
+TTS_DEADLINES = Deadlines(first_byte=3, idle=3, total=30)
+
+SHORTEST_BYTES = SAMPLE_RATE // 10
+"""The API refuses audio of less than 0.1 s."""
+
+MAX_TRANSCRIPT_BYTES = 65536
+MAX_TRANSCRIPT_CHARACTERS = 4000
+
+SPEECH_RATE = 24000
+"""Of ``response_format: pcm``: 16-bit, little-endian, mono.  8 kHz or mu-law cannot be had."""
+
+SLICE_S = 0.1
+"""Audio that is resampled between two checkpoints: 30 microseconds of work."""
+
+_NO_AUDIO = re.compile(r"(text/|application/(?!octet-stream)|image/|video/)")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+class _Heard(msgspec.Struct):
+    text: str
+
+
+class OpenAITranscription:
+    """One call's recognition: each utterance is a request of its own."""
+
+    def __init__(self, api: Api, model: str, language: str) -> None:
+        self._api = api
+        self._fields = {"model": model, "response_format": "json"}
+        code = language.partition("-")[0].lower()
+        if len(code) == 2:  # ISO-639-1 is all that the API knows
+            self._fields["language"] = code
+
+    def feed(self, frame: bytes) -> None:
+        """Do nothing: the utterance is sent when it is there."""
+
+    async def transcript(self, utterance: bytes) -> Transcript:
+        """Send `utterance` as a WAV file and return its words."""
+        if len(utterance) < SHORTEST_BYTES:
+            return Transcript("")
+        recording = to_bytes(Wav(SAMPLE_RATE, 1, mulaw.decode(utterance)))
+        files = {"file": ("utterance.wav", recording, "audio/wav")}
+        path = "audio/transcriptions"
+        async with self._api.post(path, STT_DEADLINES, data=self._fields, files=files) as body:
+            answer = await body.read(MAX_TRANSCRIPT_BYTES)
+        try:
+            text = msgspec.json.decode(answer, type=_Heard).text
+        except msgspec.DecodeError:
+            raise ProviderError(NAME, "garbage", "not a transcript") from None
+        return Transcript(_CONTROLS.sub(" ", text).strip()[:MAX_TRANSCRIPT_CHARACTERS])
+
+
+class OpenAISTT:
+    """Transcribes whole utterances."""
+
+    def __init__(self, api: Api, model: str) -> None:
+        self._api = api
+        self._model = model
+
+    @asynccontextmanager
+    async def listen(self, language: str) -> AsyncIterator[OpenAITranscription]:
+        """Open one call's recognition."""
+        yield OpenAITranscription(self._api, self._model, language)
+
+
+class _Deltas:
+    """A reply as it streams."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self._parser = SSEParser()
+        self._reply = Reply()
+        self._ready: deque[Delta] = deque()
+        self._failure: ProviderError | None = None
+
+    def __aiter__(self) -> _Deltas:
+        return self
+
+    async def __anext__(self) -> Delta:
+        while not self._ready:
+            if self._failure is not None:
+                raise self._failure
+            if self._reply.complete:
+                raise StopAsyncIteration
+            await self._read()
+        return self._ready.popleft()
+
+    async def _read(self) -> None:
+        """Take the next bytes.  What came before a failure is spoken first."""
+        try:
+            try:
+                events = self._parser.feed(await anext(self._body))
+                ended = False
+            except StopAsyncIteration:
+                events, ended = self._parser.end(), True
+            for event in events:
+                self._ready += self._reply.feed(event)
+            if ended and not self._reply.complete:
+                self._failure = ProviderError(NAME, "cut", "the reply broke off")
+        except (ValueError, BadReply) as error:
+            self._failure = ProviderError(NAME, "garbage", str(error).partition("\n")[0][:120])
+        except ReplyFailed as error:
+            self._failure = ProviderError(NAME, "status", str(error))
+
+
+class OpenAILLM:
+    """Streams chat completions.
+
+    The bound on a reply's tokens goes by the name that the server knows: OpenAI's own takes
+    ``max_completion_tokens`` (its newer models refuse the old name), compatible servers take
+    ``max_tokens`` (many know no other).
+    """
+
+    def __init__(self, api: Api, model: str, limit_field: str) -> None:
+        self._api = api
+        self._model = model
+        self._limit_field = limit_field
+
+    @asynccontextmanager
+    async def reply(
+        self, messages: Sequence[Message], tools: Sequence[Tool]
+    ) -> AsyncIterator[AsyncIterable[Delta]]:
+        """Stream the reply to `messages`."""
+        content = msgspec.json.encode(request_body(self._model, messages, tools, self._limit_field))
+        headers = {"Content-Type": "application/json"}
+        async with self._api.post(
+            "chat/completions", LLM_DEADLINES, content=content, headers=headers
+        ) as body:
+            if body.content_type not in ("text/event-stream", ""):
+                raise ProviderError(NAME, "garbage", "not an event stream")
+            yield _Deltas(body)
+
+
+class _Speech:
+    """PCM as it comes, as mu-law in slices."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        named = re.search(r"\brate=(\d{4,6})\b", body.parameters)
+        self._rate = int(named[1]) if named else SPEECH_RATE
+        self._encoder = MulawEncoder(self._rate)
+        self._pending = memoryview(b"")
+        self._heard = False
+        self._ended = False
+
+    def __aiter__(self) -> _Speech:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._ended:
+            audio = await self._next_slice()
+            if audio:
+                return audio
+        raise StopAsyncIteration
+
+    async def _next_slice(self) -> bytes:
+        if not self._pending:
+            try:
+                self._pending = memoryview(await anext(self._body))
+            except StopAsyncIteration:
+                return self._end()
+            self._heard = True
+        else:
+            await trio.lowlevel.checkpoint()
+        size = int(SLICE_S * self._rate) * 2
+        pcm, self._pending = bytes(self._pending[:size]), self._pending[size:]
+        return self._encoder.feed(pcm)
+
+    def _end(self) -> bytes:
+        if not self._heard:
+            raise ProviderError(NAME, "garbage", "no audio")
+        self._ended = True
+        return self._encoder.flush()
+
+
+class OpenAITTS:
+    """Streams speech, a request a text."""
+
+    def __init__(self, api: Api, model: str) -> None:
+        self._api = api
+        self._model = model
+
+    @asynccontextmanager
+    async def speak(
+        self, text: str, voice: str, language: str
+    ) -> AsyncIterator[AsyncIterable[bytes]]:
+        """Stream `text`; its language is heard from its words."""
+        content = {
+            "model": self._model,
+            "input": text,
+            "voice": voice or "alloy",
+            "response_format": "pcm",
+        }
+        async with self._api.post("audio/speech", TTS_DEADLINES, json=content) as body:
+            if _NO_AUDIO.match(body.content_type):
+                raise ProviderError(NAME, "garbage", "not audio")
+            yield _Speech(body)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAI:
+    """What this vendor offers."""
+
+    stt: OpenAISTT
+    llm: OpenAILLM
+    tts: OpenAITTS
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[OpenAI]:
+    """Open the pool of connections; none is made before the first request.
+
+    Raises:
+        SettingsError: the key or the URL can be none.
+    """
+    key = settings.openai_api_key.get_secret_value().strip() if settings.openai_api_key else ""
+    if not re.fullmatch(r"[!-~]*", key):
+        raise SettingsError("OPENAI_API_KEY: got a secret value; takes printable ASCII")
+    try:
+        url = httpx.URL(settings.openai_base_url)
+    except httpx.InvalidURL as error:
+        raise SettingsError(f"OPENAI_BASE_URL: {error}") from None
+    limit_field = "max_completion_tokens" if url.host == "api.openai.com" else "max_tokens"
+    async with open_client(str(url), key) as client:
+        api = Api(NAME, client)
+        yield OpenAI(
+            OpenAISTT(api, settings.stt_model or "gpt-4o-mini-transcribe"),
+            OpenAILLM(api, settings.llm_model or "gpt-4o-mini", limit_field),
+            OpenAITTS(api, settings.tts_model or "gpt-4o-mini-tts"),
+        )

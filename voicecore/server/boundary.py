@@ -1,0 +1,73 @@
+"""Where errors end: nothing that happens in one call or connection may reach another.
+
+This is the only place of the package that catches every exception.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+
+import trio
+from trio_websocket import ConnectionClosed
+from wsproto.utilities import ProtocolError as WebSocketError
+
+from ..errors import CallRefused, LineClosed, RemoteProtocolError
+
+log = logging.getLogger("voicecore.server")
+
+_PEERS_DOING = (
+    CallRefused,
+    LineClosed,
+    RemoteProtocolError,
+    ConnectionClosed,
+    WebSocketError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    trio.BusyResourceError,
+)
+"""What peers and networks do all day.  One line without a traceback, and no alarm."""
+
+INTERNAL_ERROR = 1011
+GONE = 1001
+
+
+async def contain(what: str, task: Callable[[], Awaitable[None]]) -> int | None:
+    """Run `task`; return `None`, or the WebSocket code of the error that it ended with.
+
+    Cancellation passes through; every error ends here, in one line of the log.
+    """
+    code: int | None = None
+    try:
+        await task()
+    except* Exception as group:  # noqa: BLE001  the one place
+        errors = list(_leaves(group))
+        ours = next((error for error in errors if not isinstance(error, _PEERS_DOING)), None)
+        worst = ours or errors[0]
+        if ours is not None:
+            log.error("%s failed", what, extra={"fields": _described(ours)})
+        elif not isinstance(worst, LineClosed):
+            log.info("%s ended", what, extra={"fields": {"why": f"{worst!r:.150}"}})
+        code = _close_code(worst)
+    return code
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _close_code(error: Exception) -> int:
+    if isinstance(error, (CallRefused, RemoteProtocolError)):
+        return error.close_code
+    return GONE if isinstance(error, _PEERS_DOING) else INTERNAL_ERROR
+
+
+def _described(error: Exception) -> dict[str, object]:
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    places = (f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames)
+    return {"error": f"{error!r:.150}", "at": " > ".join(places)}

@@ -1,0 +1,114 @@
+"""The WebSocket frames in a stream of bytes: counted and measured, not decoded.  Pure.
+
+The WebSocket library bounds a message in characters and not in fragments, and has no limit on
+frames a second.  Both are judged here, from the frames' heads alone (RFC 6455, section 5.2), before
+the library sees a byte.
+"""
+
+from __future__ import annotations
+
+from ..errors import RemoteProtocolError
+
+CLOSE = 0x8
+
+
+class FrameScanner:
+    """Follows one direction of a WebSocket, fed in pieces of any size."""
+
+    __slots__ = (
+        "_fragments",
+        "_head",
+        "_max_bytes",
+        "_max_fragments",
+        "_message",
+        "_skip",
+        "closed",
+    )
+
+    def __init__(self, max_bytes: int, max_fragments: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_fragments = max_fragments
+        self._head = b""
+        self._skip = 0
+        self._message = self._fragments = 0
+        self.closed = False
+        """Whether a close frame has come by."""
+
+    def feed(self, data: bytes) -> int:
+        """Return how many frames begin in `data`.
+
+        Raises:
+            RemoteProtocolError: a message is longer than allowed (close code 1009).
+        """
+        # A read is nearly always one whole message such as Twilio sends fifty times a second:
+        # final text frame, masked, 126 to 65,535 bytes.
+        size = len(data)
+        if (
+            size > 8
+            and not self._skip
+            and not self._head
+            and data[0] == 0x81
+            and data[1] == 0xFE
+            and (data[2] << 8 | data[3]) + 8 == size
+        ):
+            return 1
+        return self._walk(data)
+
+    def _walk(self, data: bytes) -> int:
+        data, self._head = self._head + data, b""
+        at, end, frames = self._skip, len(data), 0
+        while at < end:
+            length_code = data[at + 1] & 0x7F if at + 1 < end else 0
+            extra = 2 if length_code == 126 else 8 if length_code == 127 else 0
+            masked = at + 1 < end and data[at + 1] & 0x80
+            payload = at + 2 + extra + (4 if masked else 0)
+            if payload > end:
+                self._head, at = data[at:], end
+                break
+            length = int.from_bytes(data[at + 2 : at + 2 + extra]) if extra else length_code
+            frames += 1
+            self._begin(data[at] & 0x0F, length)
+            at = payload + length
+        self._skip = at - end
+        return frames
+
+    def _begin(self, opcode: int, length: int) -> None:
+        if opcode >= CLOSE:
+            self.closed = self.closed or opcode == CLOSE
+            return
+        if opcode:
+            self._message = self._fragments = 0
+        self._message += length
+        self._fragments += 1
+        if self._message > self._max_bytes:
+            raise RemoteProtocolError(f"message of more than {self._max_bytes} bytes", 1009)
+        if self._fragments > self._max_fragments:
+            raise RemoteProtocolError(f"message of more than {self._max_fragments} fragments", 1009)
+
+
+class FrameBudget:
+    """A token bucket: `burst` frames at once, then `rate` a second.  Time is an argument."""
+
+    __slots__ = ("_burst", "_level", "_rate", "_strained_since", "_then")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = self._level = burst
+        self._then = now
+        self._strained_since: float | None = None
+
+    def spend(self, frames: int, now: float) -> float:
+        """Take `frames` out; return the seconds to wait before the next are read."""
+        self._level = min(self._burst, self._level + (now - self._then) * self._rate) - frames
+        self._then = now
+        if self._level >= self._rate:
+            self._strained_since = None
+        if self._level >= 0:
+            return 0.0
+        if self._strained_since is None:
+            self._strained_since = now
+        return -self._level / self._rate
+
+    def strained_for(self, now: float) -> float:
+        """Return for how many seconds the peer has not been content with its rate."""
+        return 0.0 if self._strained_since is None else now - self._strained_since

@@ -1,0 +1,96 @@
+"""What the workers of one port know together: calls up, how calls ended, tokens used.
+
+Twilio's next request about a call may reach any worker.  The ledger is a piece of shared memory
+with one section for each worker, which alone writes it; all read all.  A section is a ring: the
+oldest records are forgotten first, so it never grows.
+"""
+
+from __future__ import annotations
+
+import mmap
+from hashlib import blake2b
+
+from .limits import LEDGER_RECORDS
+
+_KEY_BYTES = 16
+_VALUE_BYTES = 16
+_RECORD_BYTES = _KEY_BYTES + _VALUE_BYTES
+_SECTION_BYTES = _RECORD_BYTES * (1 + LEDGER_RECORDS)
+
+
+def ledger_bytes(workers: int) -> int:
+    """Return how large the shared memory for so many workers is."""
+    return _SECTION_BYTES * workers
+
+
+class Ledger:
+    """One worker's view.  Without a file descriptor the memory is this process's own."""
+
+    def __init__(self, worker: int = 0, workers: int = 1, fd: int = -1) -> None:
+        self._memory = mmap.mmap(fd, ledger_bytes(workers))
+        self._start = worker * _SECTION_BYTES
+        self._workers = workers
+        self._next = 0
+        self._calls = 0
+        self._write_calls()
+
+    @property
+    def calls(self) -> int:
+        """Calls that are up, in all workers."""
+        heads = range(0, len(self._memory), _SECTION_BYTES)
+        return sum(int.from_bytes(self._memory[at : at + 4]) for at in heads)
+
+    def call_began(self) -> None:
+        """Count one more call of this worker."""
+        self._calls += 1
+        self._write_calls()
+
+    def call_over(self) -> None:
+        """Count one call of this worker less."""
+        self._calls -= 1
+        self._write_calls()
+
+    def first_use(self, token: str) -> bool:
+        """Note a token; return whether no worker has seen it before."""
+        key = _digest(f"token {token}")
+        if self._find(key) >= 0:
+            return False
+        self._write(key, b"")
+        return True
+
+    def note_ending(self, call_sid: str, ended_by: str) -> None:
+        """Remember who ended a call; the latest counts."""
+        key, value = _digest(f"ending {call_sid}"), ended_by.encode()[:_VALUE_BYTES]
+        at = self._find(key)
+        if self._start <= at < self._start + _SECTION_BYTES:
+            self._memory[at : at + _RECORD_BYTES] = key + value.ljust(_VALUE_BYTES, b"\0")
+        else:
+            self._write(key, value)
+
+    def ending(self, call_sid: str) -> str:
+        """Return who ended a call, empty if no worker remembers."""
+        at = self._find(_digest(f"ending {call_sid}"))
+        if at < 0:
+            return ""
+        value = self._memory[at + _KEY_BYTES : at + _RECORD_BYTES]
+        return value.rstrip(b"\0").decode(errors="replace")
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._memory.close()
+
+    def _write_calls(self) -> None:
+        self._memory[self._start : self._start + 4] = self._calls.to_bytes(4)
+
+    def _write(self, key: bytes, value: bytes) -> None:
+        at = self._start + _RECORD_BYTES * (1 + self._next)
+        self._next = (self._next + 1) % LEDGER_RECORDS
+        self._memory[at : at + _RECORD_BYTES] = key + value.ljust(_VALUE_BYTES, b"\0")
+
+    def _find(self, key: bytes) -> int:
+        # Backwards: what is asked for is mostly recent.  A few microseconds a call.
+        return self._memory.rfind(key)
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "replace"), digest_size=_KEY_BYTES).digest()

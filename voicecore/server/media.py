@@ -1,0 +1,126 @@
+"""One media stream: from the upgrade to the close, whatever happens between."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from wsproto.utilities import LocalProtocolError
+
+from ..call.line import WebSocketLine
+from ..contracts import Line
+from ..errors import RemoteProtocolError
+from .admission import Admission, Admit
+from .boundary import GONE, contain
+from .ledger import Ledger
+from .limits import MEDIA_READ_BYTES, MESSAGE_BYTES, PING_S, PONG_S
+from .transport import MediaTransport
+
+log = logging.getLogger("voicecore.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a call ended: who ended it (see `call.EndedBy`), and the code to close the line with."""
+
+    call_sid: str
+    ended_by: str
+    close_code: int = 1000
+
+
+Converse = Callable[[Line, Admit], Awaitable[Ending]]
+"""What runs on a line: waits for its start, has it admitted, and talks until the call ends."""
+
+
+class MediaStreams:
+    """All media streams of one server."""
+
+    def __init__(self, converse: Converse, admission: Admission, ledger: Ledger) -> None:
+        self._converse = converse
+        self._admission = admission
+        self._ledger = ledger
+        self._running: set[trio.CancelScope] = set()
+        self._one_less = trio.lowlevel.ParkingLot()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    async def wait_empty(self) -> None:
+        """Wait until no stream is left."""
+        while self._running:
+            await self._one_less.park()
+
+    def hang_up(self) -> None:
+        """End every stream: its carrier is told that we go away."""
+        for scope in self._running:
+            scope.cancel()
+
+    async def run(self, transport: trio.abc.Stream, key: str, early: bytes) -> None:
+        """Answer a stream on an upgraded connection; `early` came behind the request."""
+        scope = trio.CancelScope()
+        self._running.add(scope)
+        try:
+            await self._run(transport, (key, early), scope)
+        finally:
+            self._running.discard(scope)
+            self._one_less.unpark_all()
+
+    async def _run(
+        self, transport: trio.abc.Stream, upgrade: tuple[str, bytes], scope: trio.CancelScope
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+
+            def reject(offence: RemoteProtocolError) -> None:
+                nursery.start_soon(line.aclose, offence.close_code, str(offence), name="reject")
+
+            stream = MediaTransport(transport, *upgrade, reject)
+            request = await wrap_server_stream(
+                nursery,
+                stream,
+                max_message_size=MESSAGE_BYTES,
+                receive_buffer_size=MEDIA_READ_BYTES,
+            )
+            websocket = await request.accept()
+            stream.failure_code = lambda: websocket.closed.code if websocket.closed else None
+            line = WebSocketLine(websocket)
+            log.info("WebSocket connected")
+            nursery.start_soon(keep_alive, websocket, stream, name="ping")
+            with scope:
+                code = await self._call(line)
+            await line.aclose(GONE if scope.cancelled_caught else code)
+            await stream.aclose()
+            nursery.cancel_scope.cancel()
+
+    async def _call(self, line: Line) -> int:
+        """Run one call to its end, whatever that is; return the code to close the line with."""
+        ending: Ending | None = None
+
+        async def converse() -> None:
+            nonlocal ending
+            with self._admission.place() as admit:
+                ending = await self._converse(line, admit)
+
+        code = await contain("call", converse)
+        if ending is None:
+            return 1000 if code is None else code
+        # Before the close: the carrier asks how it ended as soon as it sees that.
+        self._ledger.note_ending(ending.call_sid, ending.ended_by)
+        return ending.close_code
+
+
+async def keep_alive(websocket: WebSocketConnection, stream: MediaTransport) -> None:
+    """Ping the peer; abort when nothing at all comes back while we listen."""
+    while True:
+        await trio.sleep(PING_S)
+        asked_at = trio.current_time()
+        with trio.move_on_after(PONG_S) as patience:
+            try:
+                await websocket.ping()
+            except (ConnectionClosed, LocalProtocolError):
+                return
+        if patience.cancelled_caught and stream.listening and stream.heard_at < asked_at:
+            await stream.abort()
+            return

@@ -1,0 +1,139 @@
+"""Every route of the server, in one table, and what the webhooks answer.
+
+A webhook's order of business: is it a form, is it signed, and only then what it wants.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ..settings import Settings
+from ..twilio import twiml
+from ..twilio.signature import Form, parse_form
+from .admission import Admission
+from .http import BadRequest, Request, Response
+from .ledger import Ledger
+from .limits import FORM_FIELDS
+from .upgrade import check_host, websocket_key
+from .urls import public_base, websocket_url
+
+log = logging.getLogger("voicecore.server")
+
+FORM = "application/x-www-form-urlencoded"
+XML = "text/xml; charset=utf-8"
+BUSY = "All our lines are busy. Please call again in a few minutes."
+BROKEN = "We are sorry, something went wrong. Please call again."
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """The connection becomes a media stream; `key` is the peer's Sec-WebSocket-Key."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the routes answer from."""
+
+    settings: Settings
+    admission: Admission
+    ledger: Ledger
+
+
+Answer = Response | Upgrade
+Route = Callable[[House, Request, bytes], Awaitable[Answer]]
+
+
+async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
+    """A call comes in: connect it to a media stream, or say that there is no room."""
+    form = _signed_form(house, request, body)
+    if isinstance(form, Response):
+        return form
+    if house.admission.draining or house.admission.full:
+        log.info("call turned away", extra={"call": form.first("CallSid")})
+        return Response(200, twiml.hang_up(BUSY), XML)
+    if house.settings.public_url is None:
+        check_host(request)
+    base = public_base(request, house.settings.public_url)
+    call_sid = form.first("CallSid")
+    parameters = {
+        "token": house.admission.token(call_sid),
+        "From": form.first("From"),
+        "To": form.first("To"),
+        "language": house.settings.language,
+    }
+    media, ended = websocket_url(base, "/media-stream"), f"{base}/voice-stream/ended"
+    return Response(200, twiml.stream(media, ended, parameters), XML)
+
+
+async def stream_ended(house: House, request: Request, body: bytes) -> Answer:
+    """The stream is over.  If the agent ended it the call is, too; else the caller is told."""
+    form = _signed_form(house, request, body)
+    if isinstance(form, Response):
+        return form
+    wanted = house.ledger.ending(form.first("CallSid")) in ENDED_WELL
+    return Response(200, twiml.hang_up("" if wanted else BROKEN), XML)
+
+
+async def media_stream(house: House, request: Request, body: bytes) -> Answer:
+    """The carrier's WebSocket."""
+    key = websocket_key(request)
+    if not house.admission.signed(request, Form(), websocket=True):
+        return Response(403)
+    if house.admission.draining or house.admission.full:
+        return Response(503, b"no room\n", headers={"Retry-After": "5"})
+    return Upgrade(key)
+
+
+async def healthz(house: House, request: Request, body: bytes) -> Answer:
+    """The process is alive."""
+    return Response(200, b"ok\n")
+
+
+async def readyz(house: House, request: Request, body: bytes) -> Answer:
+    """The server takes calls."""
+    if house.admission.draining:
+        return Response(503, b"draining\n")
+    return Response(503, b"full\n") if house.admission.full else Response(200, b"ready\n")
+
+
+ENDED_WELL = frozenset({"agent", "caller", "silence", "length"})
+"""Endings after which there is nothing left to say."""
+
+ROUTES: dict[str, dict[str, Route]] = {
+    "/voice-stream": {"POST": voice_stream},
+    "/voice-stream/ended": {"POST": stream_ended},
+    "/media-stream": {"GET": media_stream},
+    "/healthz": {"GET": healthz},
+    "/readyz": {"GET": readyz},
+}
+
+
+def find_route(request: Request) -> Route:
+    """Return what answers a request.  HEAD is GET; h11 leaves the body out.
+
+    Raises:
+        BadRequest: 404, or 405 with the methods that are allowed.
+    """
+    methods = ROUTES.get(request.path)
+    if methods is None:
+        raise BadRequest(404, "not found")
+    route = methods.get("GET" if request.method == "HEAD" else request.method)
+    if route is None:
+        allowed = ", ".join(["GET", "HEAD"] if "GET" in methods else list(methods))
+        raise BadRequest(405, "method not allowed", {"Allow": allowed})
+    return route
+
+
+def _signed_form(house: House, request: Request, body: bytes) -> Form | Response:
+    content_type = request.header("content-type").partition(";")[0].strip().lower()
+    if content_type != FORM and (content_type or body):
+        return Response(415, b"a form, please\n")
+    try:
+        form = parse_form(body, FORM_FIELDS)
+    except ValueError:
+        return Response(400, b"too many fields\n")
+    return form if house.admission.signed(request, form) else Response(403)
