@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from voicecore.dialogue.history import MAX_MESSAGES, History, Message
-from voicecore.dialogue.spoken import Spoken
+from voicecore.dialogue.spoken import Pace, Spoken
 
 
 def test_turns_alternate() -> None:
@@ -64,6 +65,7 @@ def spoken(*clauses: tuple[str, int]) -> Spoken:
         result.begin(text, position)
         position += size
         result.extend(position)
+        result.complete()
     return result
 
 
@@ -76,6 +78,26 @@ def test_heard_is_cut_after_the_last_whole_word() -> None:
     assert said.heard(1800) == "one two three four"
     assert said.heard(1800 + 400) == "one two three four five"
     assert said.heard(9999) == said.text == "one two three four five six"
+
+
+def test_a_clause_whose_audio_is_still_coming_is_as_long_as_its_text() -> None:
+    pace = Pace()
+    said = Spoken(pace)
+    said.begin("one two three four", 0)
+    said.extend(2000)  # at fifteen characters a second, a fifth of it
+    assert said.heard(1500) == ""
+    assert said.heard(2000) == "one"
+    said.extend(18000)
+    said.complete()
+    assert said.heard(9000) == "one two"
+    assert said.heard(18000) == "one two three four"
+
+
+def test_the_pace_is_learned() -> None:
+    pace = Pace()
+    for _ in range(50):
+        pace.learn("ten chars.", 10_000)
+    assert pace.bytes_per_character == pytest.approx(1000, rel=0.05)
 
 
 def test_a_script_without_spaces_is_cut_by_the_character() -> None:

@@ -138,9 +138,17 @@ async def test_a_refused_upgrade_fails_the_call_with_its_status() -> None:
 
 
 async def test_a_server_without_tls_is_not_called_with_it() -> None:
-    async with socket_server(polite_agent, connect) as carried:
-        call = Call(Number(f"wss://127.0.0.1:{carried.http_port}/m"), Script([]))
+    async def plain(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some(4096)
+            await stream.send_all(http("", "400 Bad Request"))
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, plain, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        call = Call(Number(f"wss://127.0.0.1:{port}/m"), Script([]))
         await call.place(ssl.create_default_context())
+        nursery.cancel_scope.cancel()
     assert call.error is not None
     assert "31910" in call.error
 

@@ -98,6 +98,7 @@ async def test_an_unsigned_upgrade_is_403_before_101() -> None:
 
 async def test_an_upgrade_while_draining_is_503() -> None:
     async with memory_server() as house:
+        assert await accepted(house.connect(), UPGRADE)  # or it would be gone at once
         house.server.drain()
         assert (await ask(house.connect(), UPGRADE)).status == 503
 

@@ -9,7 +9,7 @@ import pytest
 
 from voicecore.twilio import twiml
 
-from .house import CALL_SID, MemoryServer, ask, memory_server, post
+from .house import CALL_SID, UPGRADE, MemoryServer, ask, memory_server, post
 
 
 async def answer(house: MemoryServer, path: str, *headers: str, **form: str) -> ElementTree.Element:
@@ -87,6 +87,9 @@ async def test_full_or_draining_is_said_and_hung_up() -> None:
         full = await answer(house, "/voice-stream", CallSid=CALL_SID)
         house.ledger.call_over()
         assert (await answer(house, "/voice-stream", CallSid=CALL_SID)).find("Connect") is not None
+        call = house.connect()  # or it would be gone at once
+        await call.send_all(UPGRADE)
+        await call.receive_some()
         house.server.drain()
         draining = await answer(house, "/voice-stream", CallSid=CALL_SID)
     for root in (full, draining):

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import trio
 
 from ..audio import FRAME_BYTES, SAMPLE_RATE
+from ..dialogue.spoken import Pace
 from ..wire.events import Clear, Command, Mark, Play
 from .speech import Alarm, Speech
 
@@ -51,6 +52,7 @@ class Player:
         self._send = send
         self._lead = lead_s
         self._alarm = Alarm()
+        self._pace = Pace()
         self._speech: Speech | None = None
         self._held_since = math.inf
         self._origin = -math.inf
@@ -68,7 +70,7 @@ class Player:
 
     def new_speech(self, name: str) -> Speech:
         """Return an empty speech that this player can play."""
-        return Speech(name, self._alarm)
+        return Speech(name, self._alarm, self._pace)
 
     async def play(self, speech: Speech) -> None:
         """Play a speech until its end was heard.  One at a time: others wait.

@@ -94,6 +94,7 @@ class Reply:
         """Append ready audio."""
         self.speech.spoken.begin(text, self.speech.end)
         await self.speech.put(audio)
+        self.speech.spoken.complete()
         self.speech.end_sentence()
 
     def abandon(self) -> None:
@@ -178,6 +179,7 @@ class Reply:
             raise ProviderError("tts", "timeout", "no audio in time")
         if not has_audio:
             raise ProviderError("tts", "garbage", "no audio")
+        speech.spoken.complete()
         if clause.ends_sentence:
             speech.end_sentence()
 

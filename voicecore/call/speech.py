@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import trio
 
 from ..audio import FRAME_BYTES, SAMPLE_RATE
-from ..dialogue.spoken import Spoken
+from ..dialogue.spoken import Pace, Spoken
 
 AHEAD_BYTES = SAMPLE_RATE
 """One second of audio ahead of the player: the leash on speculation, and on TTS bills."""
@@ -55,9 +55,9 @@ class PendingMark:
 class Speech:
     """One reply's audio.  Positions are bytes of mu-law since the reply began."""
 
-    def __init__(self, name: str, player: Alarm) -> None:
+    def __init__(self, name: str, player: Alarm, pace: Pace) -> None:
         self.name = name
-        self.spoken = Spoken()
+        self.spoken = Spoken(pace)
         self.sent = 0
         """Everything before this byte is on the wire."""
         self.confirmed = 0

@@ -32,7 +32,7 @@ class PlaybackBuffer:
     """Audio and marks waiting to be played."""
 
     def __init__(self) -> None:
-        self._queue: deque[bytes | str] = deque()
+        self._queue: deque[memoryview | str] = deque()
         self.queued_bytes = 0
         """Audio not yet played."""
         self.pending_marks = 0
@@ -44,7 +44,8 @@ class PlaybackBuffer:
     def media(self, audio: bytes) -> None:
         """Append audio of any length."""
         if audio:
-            self._queue.append(audio)
+            # A view, so that playing the front of a long payload copies 160 bytes, not the rest.
+            self._queue.append(memoryview(audio))
             self.queued_bytes += len(audio)
 
     def mark(self, name: str) -> tuple[str, ...]:

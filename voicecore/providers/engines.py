@@ -16,10 +16,11 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import trio
@@ -45,11 +46,18 @@ PIECES = 2048
 
 _READ_BYTES = 65536
 
+_PACKAGE_ROOT = str(Path(__file__).parent.parent.parent)
+
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """numpy's thread pools would be idle memory in a process that multiplies no matrices."""
 
 
 _Value = TypeVar("_Value")
+
+
+def module_command(module: str) -> tuple[str, ...]:
+    """Return the command that runs a module of this package, wherever the server was started."""
+    return (sys.executable, "-P", "-m", module)
 
 
 def default_size() -> int:
@@ -188,9 +196,9 @@ class Answer:
 class EnginePool:
     """Engines of one kind.  Made by `open_pool`."""
 
-    def __init__(self, name: str, module: str) -> None:
+    def __init__(self, name: str, command: Sequence[str]) -> None:
         self._name = name
-        self._module = module
+        self._command = command
         self._wanted, self._taken = trio.open_memory_channel[_Job](0)
 
     def __repr__(self) -> str:
@@ -216,7 +224,7 @@ class EnginePool:
         while True:
             began = trio.current_time()
             try:
-                async with _running(self._module) as engine:
+                async with _running(self._command) as engine:
                     await self._use(engine)
             except OSError as error:
                 logger.error("%s: cannot start an engine: %s", self._name, error)
@@ -285,18 +293,19 @@ async def _stop_if_left(engine: _Engine, job: _Job) -> None:
 
 
 @asynccontextmanager
-async def _running(module: str) -> AsyncIterator[_Engine]:
+async def _running(command: Sequence[str]) -> AsyncIterator[_Engine]:
     """Start an engine process; on leaving it is killed and reaped, whatever it was doing.
 
     Raises:
         OSError: no process can be started.
     """
+    path = [_PACKAGE_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", module],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **_ENVIRONMENT},
+        env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path)},
     )
     try:
         yield _Engine(process)
@@ -311,9 +320,9 @@ async def _running(module: str) -> AsyncIterator[_Engine]:
 
 
 @asynccontextmanager
-async def open_pool(name: str, module: str, size: int) -> AsyncIterator[EnginePool]:
-    """Open a pool of `size` engines that run `module`; they load while you go on."""
-    pool = EnginePool(name, module)
+async def open_pool(name: str, command: Sequence[str], size: int) -> AsyncIterator[EnginePool]:
+    """Open a pool of `size` engines that `command` starts; they load while you go on."""
+    pool = EnginePool(name, command)
     async with trio.open_nursery() as nursery:
         for _ in range(size):
             nursery.start_soon(pool.keep_engine)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import msgspec
 
 from ..settings import Settings
-from .engines import EnginePool, open_pool
+from .engines import EnginePool, module_command, open_pool
 
 NAME = "espeak"
+ENGINE = "voicecore.providers.espeak_engine"
 ENGINES = 1
 WAIT_S = 3.0
 """For the engine, and on the first call for it to start."""
@@ -51,5 +52,5 @@ class Espeak:
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Espeak]:
     """Start the engine, without waiting for it."""
-    async with open_pool(NAME, "voicecore.providers.espeak_engine", ENGINES) as pool:
+    async with open_pool(NAME, module_command(ENGINE), ENGINES) as pool:
         yield Espeak(EspeakTTS(pool))

@@ -33,6 +33,9 @@ CONNECTIONS, SPARES, SPARE_S = 400, 20, 60.0
 """Connections at once; of these, how many are kept and how long.  A cancelled response costs its
 connection, so the next request finds a spare where several calls talk."""
 
+SPARE_WAIT_S = 0.05
+"""For the end of an answer after its last useful byte; less than a new connection costs."""
+
 ERROR_BYTES, ERROR_S = 4096, 0.3
 """What is read of an error's body, for its code."""
 
@@ -54,6 +57,8 @@ class Body:
         self._response = response
         self._deadlines = deadlines
         self._raw = response.aiter_raw()
+        named: str = response.headers.get("content-type", "")
+        self._media_type = named.partition(";")[0].strip().lower(), named.partition(";")[2].lower()
         self._first: bytes | None = None
         self._waited = 0.0
 
@@ -81,12 +86,12 @@ class Body:
     @property
     def content_type(self) -> str:
         """The media type in lower case, without parameters; empty if the server names none."""
-        return self._response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return self._media_type[0]
 
     @property
     def parameters(self) -> str:
         """The media type's parameters, such as ``rate=16000``."""
-        return self._response.headers.get("content-type", "").partition(";")[2].strip().lower()
+        return self._media_type[1]
 
     async def read(self, limit: int) -> bytes:
         """Return all of it.
@@ -108,6 +113,15 @@ class Body:
                 self._first = await anext(self._raw)
         except StopAsyncIteration:
             pass
+
+    async def spare(self) -> None:
+        """Read a rest that is not needed, if it comes at once: it keeps the connection usable."""
+        with trio.move_on_after(SPARE_WAIT_S):
+            try:
+                async for _ in self:
+                    pass
+            except ProviderError:
+                pass
 
     async def leave(self) -> None:
         """Close the connection, unless the body was read to its end.
@@ -150,7 +164,7 @@ class Api:
         with trio.move_on_after(deadlines.first_byte):
             try:
                 return await self._attempt(path, deadlines, content)
-            except _Repeatable:
+            except _Transient:
                 await trio.sleep(random.uniform(0, RETRY_JITTER_S))
             return await self._attempt(path, deadlines, content)
         detail = f"no answer within {deadlines.first_byte:g} s"
@@ -186,10 +200,10 @@ class Api:
             raise ProviderError(self._provider, "refused", detail)
         if status == 429:
             raise ProviderError(self._provider, "busy", detail)
-        raise (_Repeatable if status >= 500 else ProviderError)(self._provider, "status", detail)
+        raise (_Transient if status >= 500 else ProviderError)(self._provider, "status", detail)
 
 
-class _Repeatable(ProviderError):
+class _Transient(ProviderError):
     """Nothing was used yet, and a second try may help."""
 
 
@@ -201,9 +215,9 @@ def _errors(provider: str) -> Iterator[None]:
     except httpx.TimeoutException:
         raise ProviderError(provider, "timeout", f"no connection within {CONNECT_S:g} s") from None
     except httpx.ConnectError:
-        raise _Repeatable(provider, "connect", "no connection") from None
+        raise _Transient(provider, "connect", "no connection") from None
     except (httpx.NetworkError, httpx.RemoteProtocolError, httpx.StreamError):
-        raise _Repeatable(provider, "cut", "the connection broke") from None
+        raise _Transient(provider, "cut", "the connection broke") from None
     except httpx.HTTPError as error:
         raise ProviderError(provider, "garbage", type(error).__name__) from None
 

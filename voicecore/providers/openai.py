@@ -115,6 +115,7 @@ class _Deltas:
             if self._failure is not None:
                 raise self._failure
             if self._reply.complete:
+                await self._body.spare()
                 raise StopAsyncIteration
             await self._read()
         return self._ready.popleft()

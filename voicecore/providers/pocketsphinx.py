@@ -16,11 +16,12 @@ import trio
 
 from ..contracts import Transcript
 from ..settings import Settings
-from .engines import EnginePool, default_size, open_pool
+from .engines import EnginePool, default_size, module_command, open_pool
 
 logger = logging.getLogger(__name__)
 
 NAME = "pocketsphinx"
+ENGINE = "voicecore.providers.pocketsphinx_engine"
 WAIT_S = 5.0
 """For a free engine, and on the first call for the model to load."""
 
@@ -69,6 +70,5 @@ class Pocketsphinx:
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Pocketsphinx]:
     """Start the engines, without waiting for their models."""
-    engine = "voicecore.providers.pocketsphinx_engine"
-    async with open_pool(NAME, engine, default_size()) as pool:
+    async with open_pool(NAME, module_command(ENGINE), default_size()) as pool:
         yield Pocketsphinx(PocketsphinxSTT(pool))

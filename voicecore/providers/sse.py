@@ -56,7 +56,7 @@ class SSEParser:
         if not line:
             if self._data:
                 events.append("\n".join(self._data))
-                self._data, self._size = [], 0
+            self._data, self._size = [], 0
             return
         self._size += len(line)
         if self._size > MAX_LINE_BYTES:

@@ -58,6 +58,7 @@ class MediaTransport(trio.abc.Stream):
         self._close_sent = False
         self._sending = self._closing = False
         self._closed = trio.Event()
+        self._reading_out: trio.Event | None = None
         self.listening = False
         """Whether we wait for the peer to send something."""
         self.heard_at = trio.current_time()
@@ -87,7 +88,10 @@ class MediaTransport(trio.abc.Stream):
                     raise RemoteProtocolError("too many messages", 1008)
         except RemoteProtocolError as offence:
             self._on_offence(offence)
-            return await self._read_to_the_end()
+            self._reading_out = trio.Event()
+            await self._read_to_the_end()
+            self._reading_out.set()
+            return b""
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -134,6 +138,8 @@ class MediaTransport(trio.abc.Stream):
                 if code in (1002, 1007) and not self._close_sent and not self._sending:
                     # The library closes on a malformed frame without telling the peer.
                     await self._transport.send_all(struct.pack("!BBH", CLOSE_FRAME, 2, code))
+                if self._reading_out is not None:
+                    await self._reading_out.wait()
                 if not self.listening and not self._sending:
                     await linger(self._transport)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
@@ -153,14 +159,13 @@ class MediaTransport(trio.abc.Stream):
         finally:
             self.listening = False
 
-    async def _read_to_the_end(self) -> bytes:
+    async def _read_to_the_end(self) -> None:
         with trio.move_on_after(CLOSE_S):
             while not self._scanner.closed and (data := await self._read()):
                 try:
                     self._scanner.feed(data)
                 except RemoteProtocolError:
                     continue
-        return b""
 
 
 async def linger(transport: trio.abc.Stream) -> None:

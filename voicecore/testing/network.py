@@ -45,3 +45,4 @@ async def answer_on(
             nursery.cancel_scope.cancel()
     finally:
         answered.over.set()
+        await trio.aclose_forcefully(ours)

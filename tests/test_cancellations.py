@@ -1,0 +1,143 @@
+"""A call that is cancelled, or left, at any moment leaves nothing behind.
+
+A deadline is stepped through a whole call, off the beat of the frames; the call holds a greeting, a
+lost speculation, a reply, a barge-in and a cough.  After each: no request is open, the history is
+legal, and the carrier has got whole messages only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+from trio_websocket import wrap_client_stream
+
+from voicecore.call.agent import Agent
+from voicecore.contracts import Message
+from voicecore.testing import FakeLLM, FakeSTT, FakeTTS, ScriptedCaller, Transcript, fake_agent
+from voicecore.testing.network import Answered, answer_on
+
+STEP = 0.02
+LENGTH = 4.6
+REPLY = "one two three, four five six. seven eight nine ten."
+
+
+def slow_agent() -> Agent:
+    return fake_agent(
+        FakeSTT(0.05),
+        FakeLLM(0.08, token_seconds=0.02, answer=lambda m: REPLY),
+        FakeTTS(0.06, word_frames=5, speed=2),
+        greeting="Good day.",
+    )
+
+
+def script() -> ScriptedCaller:
+    return (
+        ScriptedCaller().pauses(0.4).says("book a", 0.3).pauses(0.2).says("table", 0.2).pauses(0.9)
+        .says("wait please", 0.4).pauses(0.8).coughs(0.22).pauses(1.2)
+    )  # fmt: skip
+
+
+def open_requests(agent: Agent) -> list[object]:
+    fakes = (agent.stt, agent.llm, agent.tts)
+    return [request for fake in fakes for request in fake.open_requests]  # type: ignore[attr-defined]
+
+
+def assert_legal(history: Sequence[Message], said: Sequence[str]) -> None:
+    """No two callers' messages in a row, no empty one, and only what was generated."""
+    for one, next_ in zip(history, history[1:], strict=False):
+        assert (one.role, next_.role) != ("user", "user")
+    for message in history:
+        assert message.text
+        if message.role == "assistant":
+            assert any(text.startswith(message.text) for text in said), message
+
+
+async def answer_until(
+    at: float, agent: Agent, answered: Answered, task_status: trio.TaskStatus[trio.abc.Stream]
+) -> None:
+    with trio.move_on_after(at):
+        await answer_on(agent, answered, task_status)
+
+
+async def cancelled(at: float) -> None:
+    agent, answered = slow_agent(), Answered()
+    async with trio.open_nursery() as nursery:
+        stream = await nursery.start(partial(answer_until, at, agent, answered))
+        with trio.move_on_after(LENGTH):
+            websocket = await wrap_client_stream(nursery, stream, "agent.test", "/media-stream")
+            transcript = await script().talk(websocket)
+            assert transcript.close_code in (None, 1000, 1006)
+            assert transcript.warnings == []
+        nursery.cancel_scope.cancel()
+    assert not open_requests(agent)
+    if answered.call is not None:
+        assert_legal(answered.call.history.messages, ["Good day.", REPLY])
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_cancelled_at_any_moment(part: int) -> None:
+    steps = int(LENGTH / STEP)
+    for step in range(part, steps, 4):
+        trio.run(cancelled, step * STEP + 0.0075, clock=MockClock(autojump_threshold=0))
+
+
+async def left(at: float, how: str) -> tuple[Agent, Transcript]:
+    agent = slow_agent()
+    steps = script()
+    caller = ScriptedCaller()
+    frames = int(at / 0.02)
+    for step in steps._steps:
+        caller._steps.append(type(step)(step.frames[:frames]))
+        frames -= len(step.frames)
+        if frames <= 0:
+            break
+    caller = caller.hangs_up() if how == "stop" else caller.drops()
+    return agent, await caller.call(agent)
+
+
+@pytest.mark.parametrize("how", ["stop", "drop"])
+def test_the_caller_leaves_at_any_moment(how: str) -> None:
+    for step in range(1, int(LENGTH / STEP), 4):
+        agent, transcript = trio.run(left, step * STEP, how, clock=MockClock(autojump_threshold=0))
+        assert transcript.ended_by == "caller"
+        assert not open_requests(agent)
+        assert_legal(transcript.history, ["Good day.", REPLY])
+
+
+MOVES = st.one_of(
+    st.tuples(st.just("says"), st.sampled_from(["yes", "book a table", "wait please"])),
+    st.tuples(st.just("pauses"), st.sampled_from([0.1, 0.2, 0.5, 1.1, 2.3])),
+    st.tuples(st.just("coughs"), st.sampled_from([0.04, 0.12, 0.2, 0.4])),
+    st.tuples(st.just("listens"), st.none()),
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(MOVES, max_size=10), st.sampled_from([0.0, 0.03, 0.3]), st.booleans())
+def test_any_caller_hears_one_voice_at_a_time_and_nothing_stale(
+    moves: list[tuple[str, object]], stage: float, streaming: bool
+) -> None:
+    llm = FakeLLM(stage, token_seconds=0.05 if streaming else 0, answer=lambda m: REPLY)
+    tts = FakeTTS(stage, speed=2 if streaming else float("inf"))
+    agent = fake_agent(FakeSTT(stage), llm, tts, greeting="Good day.", idle_prompt_s=0)
+    caller = ScriptedCaller()
+    for name, argument in moves:
+        method = getattr(caller, name)
+        caller = method() if argument is None else method(argument)
+    transcript = trio.run(
+        caller.pauses(1).hangs_up().call, agent, clock=MockClock(autojump_threshold=0)
+    )
+    assert transcript.warnings == []
+    assert transcript.ended_by == "caller"
+    assert not open_requests(agent)
+    assert_legal(transcript.history, ["Good day.", REPLY, f"{REPLY} {REPLY}"])
+    # What the history says was heard, was heard, in that order.
+    remembered = [w for m in transcript.history if m.role == "assistant" for w in m.text.split()]
+    heard = iter(transcript.heard)
+    assert all(word in heard for word in remembered), (remembered, transcript.heard)
