@@ -243,6 +243,7 @@ def test_no_message_overtakes_another(jitter: float, stalls: list[Stall], seed: 
 def test_where_a_proxied_server_is_dialled_and_what_is_signed() -> None:
     there = Addresses("http://127.0.0.1:8000", "https://agent.example.com")
     assert there.signed("http://127.0.0.1:8000/voice") == "https://agent.example.com/voice"
+    assert there.signed("ws://127.0.0.1:8000/media") == "wss://agent.example.com/media"
     assert there.dialled("https://agent.example.com/after?x=1") == "http://127.0.0.1:8000/after?x=1"
     assert there.dialled("wss://agent.example.com/media") == "ws://127.0.0.1:8000/media"
     assert (

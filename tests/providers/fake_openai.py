@@ -155,6 +155,7 @@ class FakeOpenAI:
     stt: Sequence[Answer] = ()
     llm: Sequence[Answer] = ()
     tts: Sequence[Answer] = ()
+    paths: dict[str, Stage] = field(default_factory=lambda: PATHS)
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     base_url: str = ""
@@ -198,7 +199,7 @@ class FakeOpenAI:
         async with stream:
             try:
                 while connection.our_state is h11.IDLE:
-                    request = await _received(stream, connection, number)
+                    request = await _received(stream, connection, number, self.paths)
                     if request is None:
                         return
                     self.requests.append(request)
@@ -258,7 +259,7 @@ async def _notice_leaving(
 
 
 async def _received(
-    stream: trio.SocketStream, connection: h11.Connection, number: int
+    stream: trio.SocketStream, connection: h11.Connection, number: int, paths: dict[str, Stage]
 ) -> Request | None:
     """Read one request; None if the client is gone."""
     request: Request | None = None
@@ -270,7 +271,7 @@ async def _received(
             path = got.target.decode()
             headers = {name.decode(): value.decode() for name, value in got.headers}
             now = trio.current_time()
-            request = Request(PATHS.get(path), path, headers, b"", number, now)
+            request = Request(paths.get(path), path, headers, b"", number, now)
         elif isinstance(got, h11.Data) and request is not None:
             request.body += bytes(got.data)
         elif isinstance(got, h11.EndOfMessage):

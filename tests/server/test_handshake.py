@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio.testing
-
-from .house import KEY, UPGRADE, ask, get, memory_server, post
+from server_house import KEY, UPGRADE, ask, get, memory_server, post
 
 
 def upgrade(**changes: bytes | None) -> bytes:

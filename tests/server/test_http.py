@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from server_house import Client, ask, get, memory_server, post
 
 from voicecore.server.limits import BODY_BYTES, HEAD_BYTES, HEADER_COUNT, IDLE_S, REQUEST_S
-
-from .house import Client, ask, get, memory_server, post
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,18 @@ import trio
 import trio.testing
 import wsproto
 import wsproto.events as ws
-from wsproto.frame_protocol import FrameProtocol, Opcode
+from server_house import (
+    AUTH_TOKEN,
+    CALL_SID,
+    STREAM_SID,
+    UPGRADE,
+    MemoryServer,
+    get,
+    memory_server,
+    port_server,
+)
+from server_house import ask as ask_http
+from wsproto.frame_protocol import Opcode
 
 from voicecore.contracts import Line
 from voicecore.errors import CallRefused
@@ -27,18 +38,6 @@ from voicecore.server.limits import (
     THROTTLED_S,
 )
 from voicecore.server.media import Ending
-
-from .house import (
-    AUTH_TOKEN,
-    CALL_SID,
-    STREAM_SID,
-    UPGRADE,
-    MemoryServer,
-    get,
-    memory_server,
-    port_server,
-)
-from .house import ask as ask_http
 
 
 class Peer:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from server_house import AUTH_TOKEN, UPGRADE, ask, memory_server, post
 from twilio.request_validator import RequestValidator
 
 from voicecore.server.limits import FORM_FIELDS
 from voicecore.twilio.signature import Form, SignatureCheck, parse_form, port_variants
-
-from .house import AUTH_TOKEN, UPGRADE, ask, memory_server, post
 
 BODY = (
     b"CallSid=CA00000000000000000000000000000001&AccountSid=AC00000000000000000000000000000001"

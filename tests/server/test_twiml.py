@@ -6,10 +6,9 @@ from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import pytest
+from server_house import CALL_SID, UPGRADE, MemoryServer, ask, memory_server, post
 
 from voicecore.twilio import twiml
-
-from .house import CALL_SID, UPGRADE, MemoryServer, ask, memory_server, post
 
 
 async def answer(house: MemoryServer, path: str, *headers: str, **form: str) -> ElementTree.Element:

@@ -56,7 +56,9 @@ class Player:
         self._speech: Speech | None = None
         self._held_since = math.inf
         self._origin = -math.inf
-        """When byte 0 of the current speech was, or would have been, heard."""
+        """When byte 0 of the current speech leaves the carrier's buffer, had it never run dry."""
+        self._heard_from = -math.inf
+        """The same at the caller's ear, as the newest mark tells: never earlier."""
         self._clears = 0
         self._turnstile = trio.Lock()
 
@@ -79,7 +81,7 @@ class Player:
         """
         async with self._turnstile:
             self._speech = speech
-            self._origin = -math.inf
+            self._origin = self._heard_from = -math.inf
             self._alarm.ring()
             try:
                 await speech.done.wait()
@@ -96,15 +98,17 @@ class Player:
         """Go on feeding, from the exact byte."""
         if self._held_since <= trio.current_time() and self._speech is not None:
             # The silence since was meant: it is no underrun.
-            self._origin = max(self._origin, trio.current_time() - self._speech.sent / SAMPLE_RATE)
+            position = self._speech.sent / SAMPLE_RATE
+            self._move_origin(max(self._origin, trio.current_time() - position))
         self._held_since = math.inf
         self._alarm.ring()
 
     def mark_reached(self, name: str) -> None:
         """Take a mark's echo.  Stale ones change nothing."""
         speech, now = self._speech, trio.current_time()
-        if speech is None or not speech.reach(name, now):
+        if speech is None or not speech.reach(name):
             return
+        self._heard_from = max(self._heard_from, now - speech.confirmed / SAMPLE_RATE)
         heard_at = self._origin + speech.confirmed / SAMPLE_RATE
         self.statistics.mark_round_trip_s = max(0.0, now - heard_at)
         if speech.is_all_sent and speech.confirmed >= speech.end:
@@ -112,16 +116,9 @@ class Player:
 
     def heard(self, speech: Speech) -> int:
         """Bytes of `speech` that the caller has heard: by mark, else by the clock; never unsent."""
-        if speech is not self._speech or speech.first_sent_at is None:
+        if speech is not self._speech or not math.isfinite(self._heard_from):
             return speech.confirmed
-        now = trio.current_time()
-        if speech.confirmed_at is None:
-            elapsed, position = now - self._origin, 0
-        else:
-            elapsed, position = now - speech.confirmed_at, speech.confirmed
-        if not math.isfinite(elapsed):
-            return speech.confirmed
-        by_clock = position + int(elapsed * SAMPLE_RATE)
+        by_clock = int((trio.current_time() - self._heard_from) * SAMPLE_RATE)
         return max(speech.confirmed, min(speech.sent, by_clock))
 
     async def run(self) -> None:
@@ -148,25 +145,30 @@ class Player:
                 await self._alarm.sleep_until(math.inf)
 
     def _due(self, speech: Speech, now: float) -> float:
-        """When the next frame must be sent; moves the origin if the carrier's buffer is dry."""
+        """When the next frame must be sent.  If the carrier's buffer is dry, time begins anew."""
         position = speech.sent / SAMPLE_RATE
-        dry_for = now - (self._origin + position)
-        if dry_for > 0:
-            if speech.first_sent_at is not None and math.isfinite(dry_for):
-                self._count_silence(speech, dry_for, self._origin + position)
-            self._origin = now - position
+        if now > self._origin + position:
+            if math.isfinite(self._origin):
+                self._count_silence(speech, now - self._origin - position)
+            self._move_origin(now - position)
         return self._origin + position - self._lead
 
-    def _count_silence(self, speech: Speech, dry_for: float, dry_at: float) -> None:
-        statistics = self.statistics
-        statistics.silence_s += dry_for
+    def _move_origin(self, origin: float) -> None:
+        self._origin = origin
+        self._heard_from = max(self._heard_from, origin)
+
+    def _count_silence(self, speech: Speech, dry_for: float) -> None:
+        """The caller heard silence inside speech: because of us, or because of TTS."""
+        dry_at = trio.current_time() - dry_for
+        self.statistics.silence_s += dry_for
         if speech.filled_at >= dry_at - 0.001:
-            statistics.starved += 1
+            self.statistics.starved += 1
         else:
-            statistics.underruns += 1
+            self.statistics.underruns += 1
 
     async def _feed(self, speech: Speech, now: float, due: float) -> None:
         """Send one frame."""
+        heard_at = self._origin + speech.sent / SAMPLE_RATE
         frame = speech.take_frame()
         if speech.first_sent_at is None:
             speech.first_sent_at = now
@@ -174,6 +176,11 @@ class Player:
         if speech.sent > self._lead * SAMPLE_RATE + FRAME_BYTES:
             self.statistics.lateness_max_s = max(self.statistics.lateness_max_s, now - due)
         await self._send(Play(frame))
+        late = trio.current_time() - heard_at
+        if late > 0 and now < heard_at:
+            # The line took so long for it that the buffer ran dry meanwhile.
+            self._count_silence(speech, late)
+            self._move_origin(self._origin + late)
 
     async def _await_end(self, speech: Speech, now: float) -> None:
         """All is sent: wait for the last mark's echo, but not for ever."""
@@ -181,7 +188,7 @@ class Player:
             speech.done.set()
         give_up = self._origin + speech.end / SAMPLE_RATE + ECHO_PATIENCE_S
         if now >= give_up:
-            speech.confirmed, speech.confirmed_at = speech.end, now
+            speech.confirmed = speech.end
             speech.done.set()
         await self._alarm.sleep_until(math.inf if speech.done.is_set() else give_up)
 

@@ -62,8 +62,6 @@ class Speech:
         """Everything before this byte is on the wire."""
         self.confirmed = 0
         """Everything before this byte was heard."""
-        self.confirmed_at: float | None = None
-        """When a mark said so; None if no mark of this run has."""
         self.first_sent_at: float | None = None
         self.filled_at = 0.0
         """When audio last became available after there was none."""
@@ -154,13 +152,13 @@ class Speech:
         self.pending.append(mark)
         return mark
 
-    def reach(self, name: str, now: float) -> bool:
+    def reach(self, name: str) -> bool:
         """Note a mark's echo; false if it is stale (cleared, or another turn's)."""
         if all(mark.name != name for mark in self.pending):
             return False
         while (mark := self.pending.popleft()).name != name:
             pass
-        self.confirmed, self.confirmed_at = mark.position, now
+        self.confirmed = mark.position
         self._forget(mark.position)
         return True
 
@@ -173,7 +171,7 @@ class Speech:
     def rewind(self) -> None:
         """Go back to the first frame that was not heard, to go on from there after a `cut`."""
         self.sent = max(self._base, self.confirmed - self.confirmed % FRAME_BYTES)
-        self.confirmed_at = None
+        self.confirmed = self.sent
         self._marked = min(self._marked, self.sent)
         if self._finished and (not self._sentences or self._sentences[-1] < self.end):
             self._sentences.append(self.end)

@@ -2,7 +2,7 @@
 
 The sooner TTS has something to say, the sooner the caller hears it; but a voice needs a whole
 sentence to sound right.  So the very first piece may end at a comma, all others end where a
-sentence does: at ``.``, ``?``, ``!``, a danda ``।``, ``॥``, an ideographic ``。？！``, or a new line.
+sentence does: at ``. ? !``, at a danda ``। ॥``, at an ideographic ``。？！``, or at a new line.
 
 A full stop ends a sentence only if what follows shows that it does: not inside numbers (3.50),
 addresses (a.b@example.com), after abbreviations (Dr., e.g.) or initials (J. Smith).  Text arrives

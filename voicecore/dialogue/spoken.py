@@ -2,8 +2,8 @@
 
 TTS vendors differ in what timing they tell; all of them make a clause from a text.  So the text of
 each clause is known exactly at its borders and by its share of characters in between, cut back to
-whole words: a word half heard was not heard.  A clause whose audio is still coming is taken to be as long
-as its text says, at the pace of the call's clauses before it.
+whole words: a word half heard was not heard.  A clause whose audio is still coming is taken to be
+as long as its text says, at the pace of the call's clauses before it.
 """
 
 from __future__ import annotations

@@ -188,8 +188,8 @@ class Call:
         """Open the stream and stay on it to its end."""
         headers = {}
         if self._number.token is not None:
-            signature = upgrade_signature(self._number.token, connect.stream_url)
-            headers[SIGNATURE_HEADER] = signature
+            signed = self._addresses.signed(connect.stream_url)
+            headers[SIGNATURE_HEADER] = upgrade_signature(self._number.token, signed)
         identity = CallIdentity(
             call_sid=self.call_sid,
             stream_sid="MZ" + secrets.token_hex(16),

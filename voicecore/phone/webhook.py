@@ -49,9 +49,10 @@ class Addresses:
 
     def signed(self, url: str) -> str:
         """Return the URL that the server expects under the signature."""
-        local, public = _with_family(self.local, "http"), _with_family(self.public, "http")
-        if local and public and _is_under(url, local):
-            return public + url[len(local) :]
+        for scheme in ("http", "ws"):
+            public, local = (_with_family(base, scheme) for base in (self.public, self.local))
+            if public and local and _is_under(url, local):
+                return public + url[len(local) :]
         return url
 
 

@@ -93,7 +93,7 @@ class Reply:
             return self._finish()
         try:
             chunk = _decoder.decode(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             raise BadReply("a chunk is not what it should be") from None
         if chunk.error:
             raise ReplyFailed("an error in the stream")
@@ -151,7 +151,7 @@ def _finished(number: int, call: _Call) -> ToolCall:
     arguments = call.arguments.strip() or "{}"
     try:
         valid = isinstance(msgspec.json.decode(arguments), dict)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         valid = False
     if not valid or not call.name:
         raise BadReply("a tool call is not complete")

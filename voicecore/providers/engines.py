@@ -242,24 +242,26 @@ class EnginePool:
 
     async def _serve(self, engine: _Engine) -> None:
         try:
-            with trio.move_on_after(LOAD_S) as loading:
-                kind, _ = await engine.receive()
-            if not loading.cancelled_caught and kind == worker.READY:
-                while True:
-                    await self._answer(engine, await self._taken.receive())
-        except _EngineGone:
+            with trio.fail_after(LOAD_S):
+                alive = (await engine.receive())[0] == worker.READY
+            while alive:
+                alive = await self._answer(engine, await self._taken.receive())
+        except (_EngineGone, trio.TooSlowError):
             pass
-        engine.process.kill()
+        engine.process.kill()  # and `_use` sees it end
 
-    async def _answer(self, engine: _Engine, job: _Job) -> None:
+    async def _answer(self, engine: _Engine, job: _Job) -> bool:
+        """Let the engine answer one job; return whether it can take another."""
+        alive = True
         with job.pieces:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_stop_if_left, engine, job)
                 try:
                     await _forward(engine, job)
                 except _EngineGone:
-                    engine.process.kill()  # and `_use` sees it end
+                    alive = False
                 nursery.cancel_scope.cancel()
+        return alive
 
 
 async def _forward(engine: _Engine, job: _Job) -> None:

@@ -227,7 +227,14 @@ def _error_code(body: bytes) -> str:
     try:
         error = msgspec.json.decode(body)["error"]
         code = str(error.get("code") or error.get("type") or "")
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+    except (
+        msgspec.DecodeError,
+        RecursionError,
+        UnicodeError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ):
         return ""
     return code if re.fullmatch(r"[a-z0-9_]{1,60}", code) else ""
 

@@ -79,7 +79,7 @@ class OpenAITranscription:
             answer = await body.read(MAX_TRANSCRIPT_BYTES)
         try:
             text = msgspec.json.decode(answer, type=_Heard).text
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
             raise ProviderError(NAME, "garbage", "not a transcript") from None
         return Transcript(_CONTROLS.sub(" ", text).strip()[:MAX_TRANSCRIPT_CHARACTERS])
 

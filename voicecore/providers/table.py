@@ -58,7 +58,7 @@ VENDORS = {
     ),
     "openai": Vendor(
         "voicecore.providers.openai",
-        "OpenAI or a server compatible with it",
+        "OpenAI or a compatible server",
         {"stt": "gpt-4o-mini-transcribe", "llm": "gpt-4o-mini", "tts": "gpt-4o-mini-tts"},
         key="openai_api_key",
     ),
@@ -103,19 +103,31 @@ async def open_providers(settings: Settings) -> AsyncIterator[Providers]:
     problems = [info.problem for info in describe(settings) if info.problem]
     if problems:
         raise SettingsError("\n".join(problems))
+    refused: SettingsError | None = None
     async with AsyncExitStack() as stack:
-        vendors: dict[str, Any] = {}
-        opened: dict[Stage, Any] = {}
-        for stage in STAGES:
-            name = getattr(settings, stage)
-            if ":" in name:
-                opened[stage] = await _open_own(name, settings, stack)
-                continue
-            if name not in vendors:
-                module = importlib.import_module(VENDORS[name].module)
-                vendors[name] = await stack.enter_async_context(module.opened(settings))
-            opened[stage] = getattr(vendors[name], stage)
-        yield Providers(**opened)
+        try:
+            providers = await _opened(settings, stack)
+        except SettingsError as error:  # which a nursery in the stack would wrap
+            refused = error
+        else:
+            yield providers
+    if refused is not None:
+        raise refused
+
+
+async def _opened(settings: Settings, stack: AsyncExitStack) -> Providers:
+    vendors: dict[str, Any] = {}
+    opened: dict[Stage, Any] = {}
+    for stage in STAGES:
+        name = getattr(settings, stage)
+        if ":" in name:
+            opened[stage] = await _open_own(name, settings, stack)
+            continue
+        if name not in vendors:
+            module = importlib.import_module(VENDORS[name].module)
+            vendors[name] = await stack.enter_async_context(module.opened(settings))
+        opened[stage] = getattr(vendors[name], stage)
+    return Providers(**opened)
 
 
 def describe(settings: Settings) -> list[ProviderInfo]:
@@ -143,15 +155,16 @@ def _problem(stage: Stage, name: str, settings: Settings) -> str | None:
     if ":" in name:
         try:
             _own_factory(name)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError) as error:
             return f"{variable}: got {name!r}; {error}"
         return None
     vendor = VENDORS.get(name)
     if vendor is None or stage not in vendor.models:
         known = ", ".join(sorted(known for known in VENDORS if stage in VENDORS[known].models))
         return f"{variable}: got {name!r}; takes {known}, or module:attribute"
+    install = f"pip install 'voicecore[{vendor.extra}]'"
     if any(importlib.util.find_spec(needed) is None for needed in vendor.needs):
-        return f"{variable}: {name!r} needs more: pip install 'voicecore[{vendor.extra}]'"
+        return f"{variable}: {name!r} needs the {vendor.extra} engines: {install}"
     if vendor.key and not _secret(settings, vendor.key) and not _elsewhere(settings, name):
         return f"{variable}: {name!r} needs a key: set {variable_name(vendor.key)}"
     return None

@@ -30,7 +30,7 @@ MAX_PAYLOAD = 4 << 20
 REQUEST, CANCEL = b"R", b"C"
 READY, DATA, DONE, FAILED = b"L", b"D", b"E", b"F"
 
-NICENESS = 5
+NICENESS = 2
 """Speech may come a little later; the audio of running calls may not."""
 
 

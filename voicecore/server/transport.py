@@ -140,7 +140,8 @@ class MediaTransport(trio.abc.Stream):
                     await self._transport.send_all(struct.pack("!BBH", CLOSE_FRAME, 2, code))
                 if self._reading_out is not None:
                     await self._reading_out.wait()
-                if not self.listening and not self._sending:
+                agreed = self._close_sent and self._scanner.closed
+                if not agreed and not self.listening and not self._sending:
                     await linger(self._transport)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             pass

@@ -106,7 +106,9 @@ class Supervisor:
             status = await process.wait()
             del self._running[seat.number]
             if self._leaving.is_set():
-                self._status = self._status or (1 if status else 0)
+                # Killed by the signal: it had not yet come to listen to signals.
+                if status not in (0, -signal.SIGTERM, -signal.SIGINT):
+                    self._status = 1
                 return
             lived = trio.current_time() - began
             failures = failures + 1 if lived < SETTLED_S else 1

@@ -1,0 +1,110 @@
+"""What every bench writes: the machine, a table, JSON, a plot."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).resolve().parent
+COLUMNS = ("p50", "p90", "p99", "p99.9", "max")
+LIBRARIES = ("trio", "trio-websocket", "numpy")
+
+
+def machine() -> dict[str, Any]:
+    """Describe where and when this runs.  The load average tells how much else runs here."""
+    model = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "load_average_before": round(os.getloadavg()[0], 2),
+        "date": datetime.now(tz=UTC).isoformat(timespec="seconds"),
+    }
+
+
+def machine_line(found: Mapping[str, Any]) -> str:
+    """Return the machine in one line."""
+    return (
+        f"{found['cpu']}, {found['cores']} cores, {found['system']}, Python {found['python']}, "
+        + ", ".join(f"{name} {number}" for name, number in found["libraries"].items())
+        + f"; load average before: {found['load_average_before']}"
+    )
+
+
+def options(description: str, stem: str) -> argparse.ArgumentParser:
+    """Return the command line that all benches have."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it works")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=HERE / "results",
+        metavar="DIR",
+        help=f"where {stem}.json, .txt and .png go (bench/results)",
+    )
+    return parser
+
+
+def loopback_url(text: str) -> str:
+    """Take the URL of a media stream on this machine; an argparse type."""
+    url = urlsplit(text)
+    if url.scheme != "ws" or url.hostname not in ("127.0.0.1", "localhost"):
+        raise argparse.ArgumentTypeError("takes ws://127.0.0.1:PORT/PATH: load is for this machine")
+    return text
+
+
+def number(value: float | None) -> str:
+    """Return a figure with the digits that matter."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def distributions(title: str, rows: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return a table with a row for each distribution."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("milliseconds")
+    for heading in ("n", "min", *COLUMNS):
+        table.add_column(heading, justify="right")
+    for name, row in rows.items():
+        cells = (number(row.get(heading)) for heading in ("min", *COLUMNS))
+        table.add_row(name, str(row["n"]), *cells)
+    return table
+
+
+def write(console: Console, out: Path, stem: str, result: Mapping[str, Any]) -> Path:
+    """Write JSON and what the console has shown; return the path of the plot that belongs to it."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / stem
+    path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    path.with_suffix(".txt").write_text(console.export_text())
+    return path.with_suffix(".png")
+
+
+def pyplot() -> Any:
+    """Return matplotlib's pyplot, drawing to files."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

@@ -1,0 +1,213 @@
+"""The program: settings → providers → agent → serve.
+
+    python server.py                       answers calls, on embedded speech
+    python server.py --check               shows what it would do, and exits
+    python server.py --agent my.py:agent   answers with your agent
+
+Exit status: 0 drained; 1 cannot listen, or a worker failed for good; 2 a bad setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import logging
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import trio
+from pydantic import SecretStr
+
+from voicecore.call.agent import Agent, agent_from
+from voicecore.call.call import Call
+from voicecore.errors import SettingsError
+from voicecore.server.lifecycle import run_until_signalled
+from voicecore.server.listening import CannotListen
+from voicecore.server.log import configure
+from voicecore.server.serve import Handler, Server, serve
+from voicecore.server.workers import WorkerSeat, supervise
+from voicecore.settings import Settings, load, variable_name
+
+log = logging.getLogger("voicecore.server")
+
+
+class _Arguments(argparse.ArgumentParser):
+    """Complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Make the command line.  Values are checked by the settings, which know what they take."""
+    parser = _Arguments(prog="server.py", description="Answers phone calls with an AI agent.")
+    parser.add_argument("--host", help="address to listen on (0.0.0.0)")
+    parser.add_argument("--port", help="port to listen on (8000)")
+    parser.add_argument("--workers", help="processes that share the port (1)")
+    parser.add_argument("--agent", metavar="MODULE:ATTRIBUTE", help="who answers; or FILE.py:…")
+    parser.add_argument("--log-format", metavar="text|json", help="form of the log (text)")
+    parser.add_argument("--check", action="store_true", help="show the settings, and exit")
+    parser.add_argument("--worker", type=WorkerSeat.parse, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit status."""
+    given = sys.argv[1:] if argv is None else list(argv)
+    flags = vars(arguments().parse_args(given))
+    check, seat = flags.pop("check"), flags.pop("worker")
+    try:
+        settings = load(**flags)
+        if check:
+            return show(settings)
+        configure(settings.log_format, log_text=settings.log_text)
+        if settings.workers > 1 and seat is None:
+            _warn_unsigned(settings)
+            return supervise(settings.host, settings.port, settings.workers, given)
+        trio.run(_answer_calls, settings, seat)
+    except* SettingsError as group:
+        return_status = _complain(group, 2)
+    except* CannotListen as group:
+        return_status = _complain(group, 1)
+    except* KeyboardInterrupt:
+        return_status = 130
+    else:
+        return_status = 0
+    return return_status
+
+
+async def _answer_calls(settings: Settings, seat: WorkerSeat | None) -> None:
+    async with _answering(settings) as handler:
+        ledger = None if seat is None else seat.ledger()
+        await run_until_signalled(
+            partial(serve, handler, settings, ledger=ledger, share_port=seat is not None),
+            partial(_announce, settings, seat),
+            None if seat is None else seat.lifeline_fd,
+        )
+
+
+@asynccontextmanager
+async def _answering(settings: Settings) -> AsyncIterator[Handler]:
+    """Join what the settings name: an agent on its providers, or the operator's own."""
+    own = attribute(settings.agent) if settings.agent else None
+    if own is not None and not isinstance(own, Agent):
+        yield own
+        return
+    async with AsyncExitStack() as stack:
+        if own is None:
+            from voicecore.providers.table import open_providers  # slow to import
+
+            providers = await stack.enter_async_context(open_providers(settings))
+            own = agent_from(settings, providers.stt, providers.llm, providers.tts)
+        agent = own
+
+        async def converse(call: Call) -> None:
+            await call.converse(agent)
+
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        # Behind the open port: until it is done, a call renders what it needs itself.
+        nursery.start_soon(agent.prepare, name="prepare")
+        yield converse
+        nursery.cancel_scope.cancel()
+
+
+def attribute(reference: str) -> Any:
+    """Import ``module:attribute`` or ``path.py:attribute``.
+
+    Raises:
+        SettingsError: there is no such thing, or importing it failed.
+    """
+    where, _, name = reference.rpartition(":")
+    got = f"{variable_name('agent')}: got {reference!r}; "
+    if not where or not name.isidentifier():
+        raise SettingsError(f"{got}takes module:attribute or path.py:attribute")
+    try:
+        return getattr(_module(where), name)
+    except AttributeError:
+        raise SettingsError(f"{got}{where} has no {name}") from None
+    except (ImportError, OSError, SyntaxError) as error:
+        raise SettingsError(f"{got}{error}") from None
+
+
+def _module(where: str) -> ModuleType:
+    if not where.endswith(".py"):
+        sys.path.insert(0, str(Path.cwd()))
+        return importlib.import_module(where)
+    spec = importlib.util.spec_from_file_location(Path(where).stem, where)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def show(settings: Settings) -> int:
+    """Print the effective settings, secrets masked, and what each provider is."""
+    for name, value in settings:
+        secret = isinstance(value, SecretStr)
+        shown = "(set)" if secret else "(none)" if value is None else repr(value)
+        _say(f"{variable_name(name)} = {shown}")
+    from voicecore.providers.table import describe
+
+    providers = describe(settings)
+    for info in providers:
+        key = {None: "needs no key", True: "key is set", False: "key is missing"}[info.key]
+        _say(f"{info.stage}: {info.name} ({info.what}), {info.model or 'default model'}, {key}")
+    problems = [info.problem for info in providers if info.problem]
+    if settings.agent:
+        attribute(settings.agent)
+    elif problems:
+        raise SettingsError("\n".join(problems))
+    return 0
+
+
+def _announce(settings: Settings, seat: WorkerSeat | None, server: Server) -> None:
+    if seat is not None:
+        log.info("worker listening", extra={"fields": {"worker": seat.number}})
+    if seat is None or seat.number == 0:
+        if seat is None:
+            _warn_unsigned(settings)
+        here = f"http://{_reachable(server.addresses[0][0])}:{server.port}"
+        public = settings.public_url or here
+        _say(f"voicecore listens on {here}. Twilio's voice webhook: POST {public}/voice-stream.")
+        _say(f"Try it: python -m voicecore.phone {here}/voice-stream")
+
+
+def _reachable(host: str) -> str:
+    if host in ("0.0.0.0", "::"):  # noqa: S104  every address, so also this one
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _warn_unsigned(settings: Settings) -> None:
+    if settings.twilio_auth_token is None:
+        log.warning(
+            "TWILIO_AUTH_TOKEN is not set: anybody who can reach this port can call your agent,"
+            " and spend what your providers charge"
+        )
+
+
+def _complain(group: BaseExceptionGroup[Exception], status: int) -> int:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            _complain(error, status)
+        else:
+            print(error, file=sys.stderr)
+    return status
+
+
+def _say(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except OSError:
+        pass  # nobody reads us
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Log lines: their form, and what a caller cannot do to them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from voicecore.server.log import REPEATS, configure
+
+
+@pytest.fixture(autouse=True)
+def untouched_root() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def logged(form: str = "text", log_text: bool = True, **fields: object) -> str:
+    stream = io.StringIO()
+    configure(form, log_text=log_text, stream=stream)
+    logging.getLogger("voicecore.call").info(
+        "speech started", extra={"call": "CA12", "at": 12.3456, "fields": fields}
+    )
+    return stream.getvalue()
+
+
+def test_the_text_form() -> None:
+    line = logged(confidence=0.83, reason="end of turn")
+    assert line[12:] == ' CA12 12.346 speech started confidence=0.83 reason="end of turn"\n'
+    assert line[2] == line[5] == ":"
+
+
+def test_json_has_the_same_fields() -> None:
+    record = json.loads(logged("json", confidence=0.83, text="नमस्ते"))
+    assert record.pop("time")
+    assert record == {
+        "level": "info",
+        "message": "speech started",
+        "call": "CA12",
+        "at_s": 12.346,
+        "confidence": 0.83,
+        "text": "नमस्ते",
+    }
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("evil", ["\r\n14:00 forged", "\x1b[31mred", "a\u2028b\u2029c", "\x85\x9b"])
+def test_no_value_breaks_or_forges_a_line(form: str, evil: str) -> None:
+    line = logged(form, text=evil).removesuffix("\n")
+    assert len(line.splitlines()) == 1
+    assert line.isprintable()
+
+
+def test_values_are_cut_and_surrogates_written() -> None:
+    assert len(logged(text="x" * 1000)) < 260
+    assert "\\udcff" in logged(text="\udcff")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_private_fields_can_be_left_out(form: str) -> None:
+    private = {"text": "my secret", "heard": "my sec", "from": "anonymous-1", "to": "sip:me"}
+    line = logged(form, log_text=False, **private, seconds=0.2)
+    for value in private.values():
+        assert value not in line
+    assert "0.2" in line
+
+
+def test_phone_numbers_are_masked() -> None:
+    line = logged(to="+15550001111", text="call 15550002222 now")
+    assert "555000" not in line
+    assert "+1…11" in line
+
+
+def test_one_message_of_a_stranger_is_not_logged_for_ever() -> None:
+    stream = io.StringIO()
+    configure("text", log_text=True, stream=stream)
+    for number in range(1000):
+        logging.getLogger("voicecore.server").info("%s ended", "call", extra={"at": number})
+    assert len(stream.getvalue().splitlines()) == REPEATS
+
+
+def test_a_broken_pipe_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    configure("text", log_text=True, stream=Broken())
+    logging.getLogger("voicecore.call").info("speech started")
+    assert capsys.readouterr() == ("", "")
