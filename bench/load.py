@@ -272,11 +272,8 @@ class Caller:
         return self._noise()
 
     def _heard_out(self) -> bool:
-        reply = self._reply
         self._quiet = self._quiet + 1 if self._buffer.is_empty else 0
-        if reply is None or self._quiet < QUIET_FRAMES:
-            return False
-        return True
+        return self._reply is not None and self._quiet >= QUIET_FRAMES
 
     def _think(self, now: float) -> None:
         self._reply = None

@@ -119,9 +119,9 @@ def _past(lead: Floats) -> slice:
     return slice(min(int(np.argmax(lead)), max(0, len(lead) - 1)), None)
 
 
-def _pairs(leads: list[Floats], timed: list[tuple[Floats, Floats, Floats]]) -> list[
-    tuple[Floats, Floats]
-]:
+def _pairs(
+    leads: list[Floats], timed: list[tuple[Floats, Floats, Floats]]
+) -> list[tuple[Floats, Floats]]:
     return [(lead, reply[2]) for lead, reply in zip(leads, timed, strict=True)]
 
 

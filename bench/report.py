@@ -76,7 +76,8 @@ def number(value: float | None) -> str:
     """Return a figure with the digits that matter."""
     if value is None:
         return "-"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    size = abs(value)
+    return f"{value:.{0 if size >= 100 else 1 if size >= 10 else 2}f}"
 
 
 def distributions(title: str, rows: Mapping[str, Mapping[str, float]]) -> Table:
@@ -89,6 +90,25 @@ def distributions(title: str, rows: Mapping[str, Mapping[str, float]]) -> Table:
         cells = (number(row.get(heading)) for heading in ("min", *COLUMNS))
         table.add_row(name, str(row["n"]), *cells)
     return table
+
+
+def show_cost(console: Console, result: Mapping[str, Any]) -> None:
+    """Print what the run cost the server and the load: who was the bottleneck?"""
+    server, late = result["server"], result["load_late"]
+    if "cpu_percent" in server:
+        others = max(0.0, server["core_busy_percent"] - server["cpu_percent"])
+        console.print(
+            f"server: {server['cpu_percent']:.1f} % of its core"
+            f" ({server['cpu_percent_per_call']:.2f} % a call; others on that core"
+            f" {others:.0f} %), {server['rss_mb']:.1f} MB ({server['idle_rss_mb']:.1f} idle,"
+            f" {server['rss_mb_per_call']:.2f} a call), longest pass of its event loop"
+            f" {server['longest_pass_ms']:.1f} ms, longest collection"
+            f" {server['longest_collection_ms']:.1f} ms"
+        )
+    console.print(
+        f"load: {result['load_cpu_percent']:.1f} % of its own core; its ticks were late by"
+        f" p50 {late['p50']:.1f}, p99 {late['p99']:.1f}, max {late['max']:.1f} ms"
+    )
 
 
 def write(console: Console, out: Path, stem: str, result: Mapping[str, Any]) -> Path:

@@ -53,7 +53,7 @@ class Scenario:
     llm_ms: float = 0
     token_ms: float = 0
     tts_ms: float = 0
-    url: str = ""
+    url: str | None = None
 
 
 class Child:
@@ -61,7 +61,7 @@ class Child:
 
     def __init__(self, name: str, *arguments: str) -> None:
         self.name = name
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed in `end`
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / f"{name}.py"), *arguments],
             stdin=subprocess.PIPE,
@@ -144,7 +144,6 @@ class Stage:
             BenchFailed: one of the two did not start, or ended before its time.
         """
         scenario = self._scenario
-        idle, begin, end = {}, {}, {}
         where, idle = self._where()
         plan = {
             **where,
@@ -155,19 +154,22 @@ class Stage:
             "core": self.cores[1],
         }
         self._load = Child("load", json.dumps(plan))
-        busy = CoreTimes(self.cores[0])
-        event: dict[str, Any] = {}
-        while event.get("event") != "result":
-            event = self._load.line(START_S + scenario.calls * 0.05)
-            if event["event"] == "window":
-                begin, busy = self._read_target(), CoreTimes(self.cores[0])
-            elif event["event"] == "over":
-                end, busy_percent = self._read_target(), busy.percent()
-                seconds = event["seconds"]
-            progress(event["event"], event)
-        server = {} if not end else self._server(idle, begin, end, seconds)
+        self._await("window", progress)
+        begin, core = self._read_target(), CoreTimes(self.cores[0])
+        over = self._await("over", progress)
+        busy_percent, end = core.percent(), self._read_target()
+        result = self._await("result", progress)
+        server = self._server(idle, begin, end, over["seconds"]) if end else {}
         server["core_busy_percent"] = busy_percent
-        return {"scenario": asdict(scenario), "server": server, **event}
+        return {"scenario": asdict(scenario), "server": server, **result}
+
+    def _await(self, name: str, progress: Progress) -> dict[str, Any]:
+        assert self._load is not None
+        patience = START_S + self._scenario.calls * 0.05
+        while (line := self._load.line(patience))["event"] != name:
+            progress(line.pop("event"), line)
+        progress(line.pop("event"), line)
+        return line
 
     def _where(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start our server, unless there is another; return its place, and its idle figures."""

@@ -28,7 +28,7 @@ from signal import SIGUSR1
 import numpy as np
 import trio
 
-from voicecore.audio import FRAME_BYTES, SAMPLE_RATE, wav
+from voicecore.audio import FRAME_BYTES, wav
 from voicecore.audio.resample import MulawEncoder, Resampler
 from voicecore.call.agent import agent_from
 from voicecore.call.call import Call

@@ -48,6 +48,20 @@ async def test_recorded_speech_is_recognised(stt: PocketsphinxSTT) -> None:
             assert word in heard.text
 
 
+async def test_what_was_heard_before_changes_nothing(stt: PocketsphinxSTT) -> None:
+    """Both engines, in any state, hear the same words."""
+    first, second = (
+        wav.read_telephone(RECORDINGS / f"{name}.wav")
+        for name in ("hello_world", "weather_question")
+    )
+    async with stt.listen("en-US") as call, stt.listen("en-US") as other:
+        heard = []
+        for utterance in (first, second, second, first, SILENCE_BYTE * SAMPLE_RATE, first, first):
+            for transcription in (call, other):
+                heard.append((utterance, (await transcription.transcript(utterance)).text))
+        assert len(set(heard)) == 3
+
+
 async def test_silence_has_no_words(stt: PocketsphinxSTT) -> None:
     async with stt.listen("en-US") as call:
         assert (await call.transcript(SILENCE_BYTE * SAMPLE_RATE)).text == ""

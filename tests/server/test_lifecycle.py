@@ -108,6 +108,21 @@ async def test_hostile_handshakes_over_a_socket() -> None:
             assert server.calls == 1
 
 
+async def test_a_caller_who_reads_nothing_costs_little_and_gets_everything_in_the_end() -> None:
+    async with port_server() as server, call(server.port) as websocket:
+        texts = [f"{number}:{'x' * 30_000}" for number in range(100)]
+        async with trio.open_nursery() as nursery:
+            # Three megabytes: the kernel's buffers fill, and sends begin to wait half-way.
+            nursery.start_soon(send_all, websocket, texts)
+            await trio.sleep(0.1)
+            assert [await websocket.get_message() for _ in texts] == texts
+
+
+async def send_all(websocket: trio_websocket.WebSocketConnection, texts: list[str]) -> None:
+    for text in texts:
+        await websocket.send_message(text)
+
+
 async def test_two_hundred_dropped_calls_leave_nothing() -> None:
     async with port_server() as server:
 

@@ -185,6 +185,7 @@ async def test_a_bug_in_one_call_is_1011_and_no_other_calls_business(
     failures = [record for record in caplog.records if record.getMessage() == "call failed"]
     assert len(failures) == 1
     assert "ZeroDivisionError" in failures[0].fields["error"]
+    assert failures[0].call == CALL_SID
 
 
 async def test_a_refusal_closes_with_its_code() -> None:

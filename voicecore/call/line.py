@@ -7,6 +7,9 @@ shielded, and has a deadline instead.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto.utilities import LocalProtocolError
@@ -23,10 +26,17 @@ _REASON_BYTES = 120
 
 
 class WebSocketLine:
-    """A `Line` over a WebSocket that is open."""
+    """A `Line` over a WebSocket that is open.
 
-    def __init__(self, websocket: WebSocketConnection) -> None:
+    `calm` says that a send cannot have to wait now: then it is not worth a shield, whose deadline
+    costs more than the send itself.
+    """
+
+    def __init__(
+        self, websocket: WebSocketConnection, calm: Callable[[], bool] = lambda: False
+    ) -> None:
         self._websocket = websocket
+        self._calm = calm
 
     async def receive(self) -> str:
         """Return the next text message.
@@ -49,18 +59,24 @@ class WebSocketLine:
         Raises:
             LineClosed: the carrier is gone, or took nothing for `SEND_S`.
         """
+        if self._calm() and trio.current_effective_deadline() > -math.inf:
+            await self._send(text)
+            return
         deadline = trio.current_time() + SEND_S
         with trio.CancelScope(deadline=deadline, shield=True) as patience:
-            try:
-                await self._websocket.send_message(text)
-            except ConnectionClosed as error:
-                raise LineClosed(_why(error)) from None
-            except LocalProtocolError:
-                # The peer's close frame has been read, and the library's state has moved on.
-                raise LineClosed("closing") from None
+            await self._send(text)
         if patience.cancelled_caught:
             await trio.aclose_forcefully(self._websocket)
             raise LineClosed(f"the carrier took nothing for {SEND_S:.0f} s")
+
+    async def _send(self, text: str) -> None:
+        try:
+            await self._websocket.send_message(text)
+        except ConnectionClosed as error:
+            raise LineClosed(_why(error)) from None
+        except LocalProtocolError:
+            # The peer's close frame has been read, and the library's state has moved on.
+            raise LineClosed("closing") from None
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """Close with a WebSocket code; after `CLOSE_S` without the carrier's consent."""

@@ -33,7 +33,9 @@ INTERNAL_ERROR = 1011
 GONE = 1001
 
 
-async def contain(what: str, task: Callable[[], Awaitable[None]]) -> int | None:
+async def contain(
+    what: str, task: Callable[[], Awaitable[None]], call_sid: Callable[[], str] = str
+) -> int | None:
     """Run `task`; return `None`, or the WebSocket code of the error that it ended with.
 
     Cancellation passes through; every error ends here, in one line of the log.
@@ -46,9 +48,10 @@ async def contain(what: str, task: Callable[[], Awaitable[None]]) -> int | None:
         ours = next((error for error in errors if not isinstance(error, _PEERS_DOING)), None)
         worst = ours or errors[0]
         if ours is not None:
-            log.error("%s failed", what, extra={"fields": _described(ours)})
+            log.error("%s failed", what, extra={"call": call_sid(), "fields": _described(ours)})
         elif not isinstance(worst, LineClosed):
-            log.info("%s ended", what, extra={"fields": {"why": f"{worst!r:.150}"}})
+            why = {"why": f"{worst!r:.150}"}
+            log.info("%s ended", what, extra={"call": call_sid(), "fields": why})
         code = _close_code(worst)
     return code
 

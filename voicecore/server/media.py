@@ -13,6 +13,7 @@ from wsproto.utilities import LocalProtocolError
 from ..call.line import WebSocketLine
 from ..contracts import Line
 from ..errors import RemoteProtocolError
+from ..wire.events import Started
 from .admission import Admission, Admit
 from .boundary import GONE, contain
 from .ledger import Ledger
@@ -85,7 +86,7 @@ class MediaStreams:
             )
             websocket = await request.accept()
             stream.failure_code = lambda: websocket.closed.code if websocket.closed else None
-            line = WebSocketLine(websocket)
+            line = WebSocketLine(websocket, calm=lambda: stream.calm)
             log.info("WebSocket connected")
             nursery.start_soon(keep_alive, websocket, stream, name="ping")
             with scope:
@@ -97,13 +98,20 @@ class MediaStreams:
     async def _call(self, line: Line) -> int:
         """Run one call to its end, whatever that is; return the code to close the line with."""
         ending: Ending | None = None
+        call_sid = ""
 
         async def converse() -> None:
             nonlocal ending
             with self._admission.place() as admit:
-                ending = await self._converse(line, admit)
 
-        code = await contain("call", converse)
+                def admit_known(started: Started) -> None:
+                    nonlocal call_sid
+                    call_sid = started.call_sid
+                    admit(started)
+
+                ending = await self._converse(line, admit_known)
+
+        code = await contain("call", converse, lambda: call_sid)
         if ending is None:
             return 1000 if code is None else code
         # Before the close: the carrier asks how it ended as soon as it sees that.

@@ -12,6 +12,7 @@ Rules that hold here:
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 
@@ -101,14 +102,34 @@ class MediaTransport(trio.abc.Stream):
             BrokenResourceError: the peer is gone, or took nothing for `SEND_S`.
         """
         self._close_sent = self._close_sent or data[0] == CLOSE_FRAME
+        rest = self._send_now(data)
+        if not rest:
+            return
         self._sending = True
         with trio.CancelScope(deadline=trio.current_time() + SEND_S, shield=True) as patience:
-            await self._transport.send_all(data)
+            await self._transport.send_all(rest)
         self._sending = False
         if patience.cancelled_caught:
             await self.abort()
             raise trio.BrokenResourceError(f"nothing taken for {SEND_S:.0f} s")
         self._accepted.set()
+
+    @property
+    def calm(self) -> bool:
+        """Whether nobody waits to get something sent: then a message need not be shielded."""
+        return self._accepted.is_set() and not self._sending
+
+    def _send_now(self, data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
+        """Send what the kernel has room for, nearly always everything; return the rest.
+
+        Fifty times a second a call, a cancel scope with a deadline would cost more than the send.
+        """
+        if not self._accepted.is_set() or not isinstance(self._transport, trio.SocketStream):
+            return data
+        try:
+            return memoryview(data)[os.write(self._transport.socket.fileno(), data) :]
+        except OSError:
+            return data  # full, or broken: the stream's own send says which
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room for more."""
