@@ -26,9 +26,8 @@ from pydantic import SecretStr
 
 from voicecore.call.agent import Agent, agent_from
 from voicecore.call.call import Call
-from voicecore.errors import SettingsError
+from voicecore.errors import CannotListen, SettingsError
 from voicecore.server.lifecycle import run_until_signalled
-from voicecore.server.listening import CannotListen
 from voicecore.server.log import configure
 from voicecore.server.serve import Handler, Server, serve
 from voicecore.server.workers import WorkerSeat, supervise

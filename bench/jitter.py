@@ -26,17 +26,7 @@ import measure
 import numpy as np
 import report
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from scenario import BenchFailed, Scenario, Stage
-
-COUNTS = (
-    "missed_replies",
-    "missed_clears",
-    "torn_replies",
-    "early_replies",
-    "leaked_frames",
-    "early_closes",
-)
+from scenario import BenchFailed, Scenario
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -65,20 +55,6 @@ def scenarios(options: argparse.Namespace) -> list[Scenario]:
     return [replace(first, stall_ms=stall_ms) for stall_ms in options.stall_ms]
 
 
-def run(console: Console, scenario: Scenario) -> dict[str, Any]:
-    """Run one scenario with a progress bar on the terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars, Stage(scenario) as stage:
-        bar = bars.add_task(f"{scenario.calls} calls connect", total=scenario.seconds * 2)
-
-        def show(event: str, figures: dict[str, Any]) -> None:
-            if event == "progress":
-                text = f"{figures['up']} calls, {figures['gaps']} answers"
-                bars.update(bar, advance=1, description=text)
-
-        return stage.run(show)
-
-
 def show(console: Console, result: dict[str, Any]) -> None:
     """Print one run: its distributions, its counts, and what it cost whom."""
     scenario, delivery = result["scenario"], result["delivery"]
@@ -92,7 +68,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
         "clear after onset": result["clear"],
     }
     console.print(report.distributions(title, rows))
-    counts = ", ".join(f"{name.replace('_', ' ')} {result[name]}" for name in COUNTS)
+    counts = ", ".join(f"{name.replace('_', ' ')} {result[name]}" for name in report.COUNTS)
     console.print(
         f"underruns inside speech {delivery['underruns']} of {delivery['frames']} frames"
         f" ({delivery['silence_ms']:.0f} ms); {counts}; errors {len(result['errors'])}"
@@ -149,7 +125,7 @@ def main() -> int:
     results = []
     try:
         for scenario in scenarios(options):
-            results.append(run(console, scenario))
+            results.append(report.run(console, scenario))
             show(console, results[-1])
     except BenchFailed as failure:
         console.print(str(failure), markup=False)

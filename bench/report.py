@@ -14,10 +14,22 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from scenario import Scenario, Stage
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = ("p50", "p90", "p99", "p99.9", "max")
+COUNTS = (
+    "missed_replies",
+    "missed_clears",
+    "torn_replies",
+    "early_replies",
+    "leaked_frames",
+    "early_closes",
+)
+"""What must not happen: all of these should be 0."""
+
 LIBRARIES = ("trio", "trio-websocket", "numpy")
 
 
@@ -78,6 +90,20 @@ def number(value: float | None) -> str:
         return "-"
     size = abs(value)
     return f"{value:.{0 if size >= 100 else 1 if size >= 10 else 2}f}"
+
+
+def run(console: Console, scenario: Scenario) -> dict[str, Any]:
+    """Run one scenario with a progress bar on the terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars, Stage(scenario) as stage:
+        bar = bars.add_task(f"{scenario.calls} calls connect", total=scenario.seconds * 2)
+
+        def show(event: str, figures: dict[str, Any]) -> None:
+            if event == "progress":
+                text = f"{figures['up']} calls, {figures['gaps']} answers"
+                bars.update(bar, advance=1, description=text)
+
+        return stage.run(show)
 
 
 def distributions(title: str, rows: Mapping[str, Mapping[str, float]]) -> Table:

@@ -9,8 +9,100 @@ or an adapter; folders are layers, and imports go one way:
     providers               one file a vendor
     server                  HTTP and WebSocket on one port, drain, routes
     phone, testing          the other end of the line, for trials and for tests
+
+The public names are loaded when they are first used: the phone needs no server.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from ._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from .call.agent import Agent, CallLimits, Persona, agent_from
+    from .call.call import Call, open_call
+    from .call.line import WebSocketLine
+    from .contracts import (
+        LLM,
+        STT,
+        TTS,
+        VAD,
+        Delta,
+        Line,
+        Message,
+        Tool,
+        ToolCall,
+        Transcript,
+        Transcription,
+        Voicing,
+    )
+    from .dialogue.turns import TurnRules
+    from .errors import ProviderError, SettingsError, VoicecoreError
+    from .server.serve import serve
+    from .settings import Settings
+
+_HOMES = {
+    "Agent": "call.agent",
+    "Call": "call.call",
+    "CallLimits": "call.agent",
+    "Delta": "contracts",
+    "LLM": "contracts",
+    "Line": "contracts",
+    "Message": "contracts",
+    "Persona": "call.agent",
+    "ProviderError": "errors",
+    "STT": "contracts",
+    "Settings": "settings",
+    "SettingsError": "errors",
+    "TTS": "contracts",
+    "Tool": "contracts",
+    "ToolCall": "contracts",
+    "Transcript": "contracts",
+    "Transcription": "contracts",
+    "TurnRules": "dialogue.turns",
+    "VAD": "contracts",
+    "VoicecoreError": "errors",
+    "Voicing": "contracts",
+    "WebSocketLine": "call.line",
+    "agent_from": "call.agent",
+    "open_call": "call.call",
+    "serve": "server.serve",
+}
+"""Public name -> the module that defines it."""
+
+__all__ = [
+    "LLM",
+    "STT",
+    "TTS",
+    "VAD",
+    "Agent",
+    "Call",
+    "CallLimits",
+    "Delta",
+    "Line",
+    "Message",
+    "Persona",
+    "ProviderError",
+    "Settings",
+    "SettingsError",
+    "Tool",
+    "ToolCall",
+    "Transcript",
+    "Transcription",
+    "TurnRules",
+    "VoicecoreError",
+    "Voicing",
+    "WebSocketLine",
+    "__version__",
+    "agent_from",
+    "open_call",
+    "serve",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@
     ├── ProtocolError             about a wire format
     │   ├── LocalProtocolError    we broke the rules: a bug, never caught
     │   └── RemoteProtocolError   the peer broke them so that its call must end
+    ├── CannotListen              the operator's too: the port is taken, or the host is not ours
     ├── LineClosed                the WebSocket is gone, or so stuck that we gave it up
     ├── CallRefused               a stream that may not become a call (bad token, wrong format)
     └── ProviderError             STT, LLM or TTS failed; the turn goes on without it
@@ -30,6 +31,10 @@ class VoicecoreError(Exception):
 
 class SettingsError(VoicecoreError):
     """A bad setting.  ``str()`` is one line per mistake, each naming its variable."""
+
+
+class CannotListen(VoicecoreError):
+    """The address cannot be listened on.  ``str()`` is one line for the operator."""
 
 
 class ProtocolError(VoicecoreError):

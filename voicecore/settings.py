@@ -123,3 +123,5 @@ def load(**flags: Any) -> Settings:
             shown = "a secret value" if name.endswith(("KEY", "TOKEN")) else repr(got)[:80]
             lines.append(f"{name}: got {shown}; {problem['msg'].removeprefix('Value error, ')}")
         raise SettingsError("\n".join(lines)) from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f".env: is not UTF-8: {error.reason} at byte {error.start}") from None

@@ -123,6 +123,15 @@ async def test_engines_that_cannot_start_fail_jobs_and_nothing_else() -> None:
                 raise AssertionError("there is no engine")
 
 
+async def test_a_long_request_may_be_left_while_it_is_written() -> None:
+    async with odd_pool() as pool:
+        await ask(pool, "pid")
+        for _ in range(5):
+            async with pool.job(b"pieces 0" + b" " * 4_000_000, 10, 10):
+                pass
+        assert await ask(pool, "print next") == [b"next"]
+
+
 @pytest.mark.parametrize("delay_ms", [0, 1, 2, 5, 10, 30, 100])
 async def test_cancelled_anywhere_the_next_job_is_answered(delay_ms: int, tmp_path: Path) -> None:
     async with odd_pool() as pool:

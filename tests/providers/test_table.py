@@ -41,7 +41,7 @@ async def test_the_embedded_engines_open_at_once_and_leave_nothing() -> None:
     before = psutil.Process().children()
     began = trio.current_time()
     async with open_providers(settings()) as providers:
-        assert trio.current_time() - began < 0.4
+        assert trio.current_time() - began < 1
         assert isinstance(providers.llm, BuiltinLLM)
         async with providers.tts.speak("Hi.", "", "en-US") as audio:
             assert [piece async for piece in audio]
@@ -90,9 +90,18 @@ async def test_what_cannot_start_is_one_line(values: dict[str, str], line: str) 
     assert "\n" not in str(failure.value)
 
 
-async def test_a_vendor_that_refuses_its_settings_is_a_line_too() -> None:
-    with pytest.raises(SettingsError, match="OPENAI_API_KEY"):
-        async with open_providers(settings(llm="openai", openai_api_key="no key")):
+@pytest.mark.parametrize("key", ["schlüssel", "a\nb", "a b"])
+async def test_a_key_that_can_be_none_is_named(key: str) -> None:
+    """The engines are open by then: what their nursery would wrap comes out plain."""
+    with pytest.raises(SettingsError, match="OPENAI_API_KEY") as failure:
+        async with open_providers(settings(llm="openai", openai_api_key=key)):
+            raise AssertionError
+    assert key not in str(failure.value)
+
+
+async def test_a_url_that_can_be_none_is_named() -> None:
+    with pytest.raises(SettingsError, match="OPENAI_BASE_URL"):
+        async with open_providers(settings(llm="openai", openai_base_url="http://host:port/v1")):
             raise AssertionError
 
 

@@ -24,6 +24,7 @@ from server_house import (
 from server_house import ask as ask_http
 from wsproto.frame_protocol import Opcode
 
+from voicecore.call.line import SEND_S
 from voicecore.contracts import Line
 from voicecore.errors import CallRefused
 from voicecore.phone.stream import CallIdentity, CarrierStream
@@ -34,7 +35,6 @@ from voicecore.server.limits import (
     MESSAGE_BYTES,
     PING_S,
     PONG_S,
-    SEND_S,
     THROTTLED_S,
 )
 from voicecore.server.media import Ending

@@ -74,8 +74,12 @@ class Call:
 
     @property
     def parameters(self) -> Mapping[str, str]:
-        """The strings that the webhook's answer gave the stream: From, To, language …"""
-        return self.started.parameters
+        """The strings that the webhook's answer gave the stream: From, To, language …
+
+        Without its one-time token, which is used up and nobody's business.
+        """
+        given = self.started.parameters
+        return {name: value for name, value in given.items() if name != "token"}
 
     async def converse(self, agent: Agent) -> None:
         """Let `agent` talk with the caller until one of them, or time, ends the call."""

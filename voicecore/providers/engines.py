@@ -91,11 +91,14 @@ class _Engine:
         self._stdin = process.stdin
         self._stdout = process.stdout
         self._read = bytearray()
+        self._writing = trio.Lock()
+        self.idle = trio.CancelScope()
 
     async def send(self, kind: bytes, payload: bytes = b"") -> None:
         """Send one frame."""
         try:
-            await self._stdin.send_all(worker.HEADER.pack(kind, len(payload)) + payload)
+            async with self._writing:
+                await self._stdin.send_all(worker.HEADER.pack(kind, len(payload)) + payload)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise _EngineGone from None
 
@@ -238,14 +241,18 @@ class EnginePool:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._serve, engine)
             await engine.process.wait()
-            nursery.cancel_scope.cancel()
+            engine.idle.cancel()
+            nursery.cancel_scope.deadline = trio.current_time() + STOP_S  # to read what it left
 
     async def _serve(self, engine: _Engine) -> None:
         try:
             with trio.fail_after(LOAD_S):
                 alive = (await engine.receive())[0] == worker.READY
             while alive:
-                alive = await self._answer(engine, await self._taken.receive())
+                job = None
+                with trio.CancelScope() as engine.idle:
+                    job = await self._taken.receive()
+                alive = job is not None and await self._answer(engine, job)
         except (_EngineGone, trio.TooSlowError):
             pass
         engine.process.kill()  # and `_use` sees it end
@@ -286,11 +293,12 @@ async def _forward(engine: _Engine, job: _Job) -> None:
 
 async def _stop_if_left(engine: _Engine, job: _Job) -> None:
     await job.left.wait()
-    try:
-        await engine.send(worker.CANCEL)
-        await trio.sleep(STOP_S)
-    except _EngineGone:
-        pass
+    with trio.move_on_after(STOP_S):
+        try:
+            await engine.send(worker.CANCEL)
+            await trio.sleep_forever()  # until the answer has ended
+        except _EngineGone:
+            pass
     engine.process.kill()
 
 

@@ -54,15 +54,9 @@ MEDIA_SEND_BUFFER = 64 * 1024
 """SO_SNDBUF of a media socket: the kernel's own 4 MB would hide a stuck peer for minutes, and put
 seconds of stale audio out of reach of a barge-in."""
 
-SEND_S = 15.0
-"""How long one message may wait to be taken by the peer; then the connection is aborted."""
-
 PING_S = 20.0
 PONG_S = 20.0
 """A WebSocket ping every so often, and the patience for any sign of life after it."""
-
-CLOSE_S = 2.0
-"""How long we wait for the peer's half of the WebSocket's closing handshake."""
 
 TOKEN_S = 60.0
 """From the webhook's answer to the stream's `start`."""

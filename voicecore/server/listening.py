@@ -8,13 +8,9 @@ import socket
 
 import trio
 
-from ..errors import VoicecoreError
+from ..errors import CannotListen
 
 BACKLOG = 1024
-
-
-class CannotListen(VoicecoreError):
-    """The address cannot be listened on; the message is one line for the operator."""
 
 
 async def listen(host: str, port: int, *, share: bool) -> list[trio.SocketListener]:

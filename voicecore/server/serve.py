@@ -13,20 +13,22 @@ Rules that hold here:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 
 import trio
 
 from ..call.call import Call, open_call
+from ..call.line import CLOSE_S
 from ..contracts import Line
 from ..settings import Settings
 from .admission import Admission, Admit
 from .boundary import contain
 from .http import BadRequest, HttpConnection
 from .ledger import Ledger
-from .limits import CLOSE_S, RESERVED_FILES
+from .limits import RESERVED_FILES
 from .listening import file_limit, listen
 from .media import Converse, Ending, MediaStreams
 from .routes import House, Upgrade, find_route
@@ -47,7 +49,8 @@ class Server:
         """Host and port of every socket that listens."""
         self._house = house
         self._streams = streams
-        self._connections = 0
+        self._connections = self._answering = 0
+        self._answered = trio.lowlevel.ParkingLot()
         self._max_connections = max(64, file_limit() - RESERVED_FILES)
 
     @property
@@ -77,6 +80,8 @@ class Server:
             self._streams.hang_up()
             with trio.move_on_after(CLOSE_S + 1):
                 await self._streams.wait_empty()
+                while self._answering:
+                    await self._answered.park()
             connections.cancel_scope.cancel()
 
     async def connected(self, transport: trio.abc.Stream) -> None:
@@ -106,15 +111,24 @@ class Server:
                 request = await http.next_request()
                 if request is None:
                     return None
-                route = find_route(request)
-                body = await http.body()
-                answer = await route(self._house, request, body)
-                if isinstance(answer, Upgrade):
-                    return answer
-                again = await http.respond(answer)
+                with self._at_work():
+                    answer = await find_route(request)(self._house, request, await http.body())
+                    if isinstance(answer, Upgrade):
+                        return answer
+                    again = await http.respond(answer)
             except BadRequest as refusal:
                 again = await http.respond(refusal.response)
         return None
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """A request is being answered: going down waits for that."""
+        self._answering += 1
+        try:
+            yield
+        finally:
+            self._answering -= 1
+            self._answered.unpark_all()
 
 
 async def serve(

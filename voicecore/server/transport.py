@@ -18,10 +18,10 @@ from collections.abc import Callable
 
 import trio
 
+from ..call.line import CLOSE_S, SEND_S
 from ..errors import RemoteProtocolError
 from .frames import FrameBudget, FrameScanner
 from .limits import (
-    CLOSE_S,
     FRAME_BURST,
     FRAME_RATE,
     LINGER_S,
@@ -29,7 +29,6 @@ from .limits import (
     MEDIA_SEND_BUFFER,
     MESSAGE_BYTES,
     MESSAGE_FRAGMENTS,
-    SEND_S,
     THROTTLED_S,
 )
 
