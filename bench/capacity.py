@@ -23,7 +23,7 @@ from typing import Any
 import report
 from rich.console import Console
 from rich.table import Table
-from scenario import BenchFailed, Scenario
+from scenario import BenchFailed, Scenario, quick
 
 STEPS = (1, 10, 25, 50, 75, 100, 125, 150, 175, 200, 250, 300, 350, 400, 500, 600, 800, 1000)
 MARGIN_MS = 100
@@ -64,16 +64,16 @@ def climb(console: Console, options: argparse.Namespace) -> list[dict[str, Any]]
     Raises:
         BenchFailed: a step could not be run.
     """
-    steps = (1, 3) if options.quick else options.steps
-    seconds = 5 if options.quick else options.seconds
+    steps = (3,) if options.quick else options.steps
     names = ("seed", "stt_ms", "llm_ms", "token_ms", "tts_ms")
     delays = {name: getattr(options, name) for name in names}
     results: list[dict[str, Any]] = []
     failures = 0
     for calls in steps:
         # One call answers two or three times in 20 s: a lone caller is listened to for longer.
-        patience = seconds if options.quick or calls >= 10 else 2 * seconds
-        result = report.run(console, Scenario(calls=calls, seconds=patience, **delays))
+        seconds = options.seconds if calls >= 10 else 2 * options.seconds
+        scenario = Scenario(calls=calls, seconds=seconds, **delays)
+        result = report.run(console, quick(scenario) if options.quick else scenario)
         results.append(result)
         result["verdict"] = verdict(results[0], result)
         console.print(f"{calls} calls: {result['verdict'] or 'carried'}", markup=False)

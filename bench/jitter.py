@@ -26,7 +26,7 @@ import measure
 import numpy as np
 import report
 from rich.console import Console
-from scenario import BenchFailed, Scenario
+from scenario import BenchFailed, Scenario, quick
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -51,7 +51,7 @@ def scenarios(options: argparse.Namespace) -> list[Scenario]:
     names = "calls seconds interrupt_every seed stall_every_s stt_ms llm_ms token_ms tts_ms url"
     first = Scenario(**{name: getattr(options, name) for name in names.split()})
     if options.quick:
-        first = replace(first, calls=min(first.calls, 4), seconds=min(first.seconds, 5))
+        first = quick(first)
     return [replace(first, stall_ms=stall_ms) for stall_ms in options.stall_ms]
 
 

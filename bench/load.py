@@ -110,6 +110,10 @@ class Plan:
     seed: int = 1
     lead_ms: float = 0
     reply_bytes: int = 0
+    warm_s: float = 1
+    """From the last caller's connection to the window."""
+    think_s: float = 1.5
+    """At most so long between a reply and the next utterance."""
     core: int = -1
 
 
@@ -277,7 +281,7 @@ class Caller:
 
     def _think(self, now: float) -> None:
         self._reply = None
-        self._deadline = now + self._random.uniform(0.2, 1.5)
+        self._deadline = now + self._random.uniform(0.2, self._load.plan.think_s)
         self._act = self._be_silent
 
     def _be_silent(self, now: float) -> bytes:
@@ -390,7 +394,7 @@ class Load:
         """Connect everybody, count for the plan's seconds, hang up; return what was measured."""
         self._connect()
         say("up", calls=len(self._callers))
-        self._turn_for(1.0)
+        self._turn_for(self.plan.warm_s)
         self.is_counting = True
         say("window")
         began, cpu = time.perf_counter(), time.process_time()

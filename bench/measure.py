@@ -66,8 +66,9 @@ def delivery(replies: Sequence[Reply], lead_ms: float) -> dict[str, object]:
     timed = [_timed(reply) for reply in replies if len(reply.arrivals)]
     leads = [_lead(*reply) for reply in timed]
     if not lead_ms and leads:
-        after = [arrived - size for arrived, size in _pairs(leads, timed)]
-        lead_ms = float(np.percentile(np.concatenate(after), 75))
+        before = [lead - length for lead, (_, _, length) in zip(leads, timed, strict=True)]
+        lead_ms = float(np.percentile(_joined(before), 75))
+    steady = [lead[position > lead_ms] for lead, (_, position, _) in zip(leads, timed, strict=True)]
     late = [_lateness(arrival, position, lead_ms) for arrival, position, _ in timed]
     jitter = [_jitter(arrival, position, lead_ms) for arrival, position, _ in timed]
     holes = _joined([_holes(arrival, position) for arrival, position, _ in timed])
@@ -79,7 +80,7 @@ def delivery(replies: Sequence[Reply], lead_ms: float) -> dict[str, object]:
         "lateness_histogram": histogram(_joined(late)),
         "jitter": distribution(_joined(jitter)),
         "jitter_histogram": histogram(_joined(jitter)),
-        "lead": distribution(_joined([lead[_past(lead)] for lead in leads])),
+        "lead": distribution(_joined(steady)),
         "underruns": len(holes),
         "silence_ms": float(holes.sum()),
     }
@@ -112,17 +113,6 @@ def _holes(arrival: Floats, position: Floats) -> Floats:
     began = np.maximum.accumulate(arrival - position)
     dry = np.diff(began)
     return dry[dry > 0]
-
-
-def _past(lead: Floats) -> slice:
-    """The frames after the first burst, which builds the lead up."""
-    return slice(min(int(np.argmax(lead)), max(0, len(lead) - 1)), None)
-
-
-def _pairs(
-    leads: list[Floats], timed: list[tuple[Floats, Floats, Floats]]
-) -> list[tuple[Floats, Floats]]:
-    return [(lead, reply[2]) for lead, reply in zip(leads, timed, strict=True)]
 
 
 def _joined(parts: Sequence[Floats]) -> Floats:

@@ -125,8 +125,9 @@ def show_cost(console: Console, result: Mapping[str, Any]) -> None:
         others = max(0.0, server["core_busy_percent"] - server["cpu_percent"])
         console.print(
             f"server: {server['cpu_percent']:.1f} % of its core"
-            f" ({server['cpu_percent_per_call']:.2f} % a call; others on that core"
-            f" {others:.0f} %), {server['rss_mb']:.1f} MB ({server['idle_rss_mb']:.1f} idle,"
+            f" ({server['cpu_percent_per_call']:.2f} % a call; others had {others:.0f} %, and it"
+            f" waited for them {server['waited_percent']:.1f} % of the time),"
+            f" {server['rss_mb']:.1f} MB ({server['idle_rss_mb']:.1f} idle,"
             f" {server['rss_mb_per_call']:.2f} a call), longest pass of its event loop"
             f" {server['longest_pass_ms']:.1f} ms, longest collection"
             f" {server['longest_collection_ms']:.1f} ms"

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +28,6 @@ import psutil
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 START_S = 30.0
-SETTLE_S = 1.0
 END_S = 10.0
 
 Progress = Callable[[str, dict[str, Any]], None]
@@ -53,7 +52,14 @@ class Scenario:
     llm_ms: float = 0
     token_ms: float = 0
     tts_ms: float = 0
+    warm_s: float = 1
+    think_s: float = 1.5
     url: str | None = None
+
+
+def quick(scenario: Scenario) -> Scenario:
+    """Return a scenario of a few seconds that does a little of everything."""
+    return replace(scenario, calls=min(scenario.calls, 4), seconds=4, warm_s=0.2, think_s=0.4)
 
 
 class Child:
@@ -151,6 +157,8 @@ class Stage:
             "seconds": scenario.seconds,
             "interrupt_every": scenario.interrupt_every,
             "seed": scenario.seed,
+            "warm_s": scenario.warm_s,
+            "think_s": scenario.think_s,
             "core": self.cores[1],
         }
         self._load = Child("load", json.dumps(plan))
@@ -182,7 +190,7 @@ class Stage:
         ]
         self._target = Child("target", "--lifeline", f"--core={self.cores[0]}", *options)
         ready = self._target.line(START_S)
-        time.sleep(SETTLE_S)
+        time.sleep(self._scenario.warm_s)
         names = ("port", "reply_bytes", "lead_ms")
         return {name: ready[name] for name in names}, self._read_target()
 
@@ -201,6 +209,7 @@ class Stage:
             "rss_mb": end["rss_mb"],
             "rss_mb_per_call": (end["rss_mb"] - idle["rss_mb"]) / calls,
             "switches_per_s": (end["switches"] - begin["switches"]) / seconds,
+            "waited_percent": 100 * (end["waited_s"] - begin["waited_s"]) / seconds,
             **{name: end[name] for name in end if "pass" in name or "collection" in name},
         }
 

@@ -45,9 +45,12 @@ REPLY = (
     "Your country can do a great deal. You can ask it for whatever you need."
     " And then it will ask what you can do."
 )
-GREETING = "Hello, how can I help you?"
+GREETING = "Hello."
 PHRASE = (8.12, 10.26)
 """The voice: "ask what you can do for your country", 2.14 s, once a sentence."""
+
+CHARACTERS_PER_S = 15
+"""How fast the voice speaks; a longer text than the phrase gets the phrase."""
 
 STALL_BINS_MS = (1, 2, 5, 10, 20, 30, 50, 100, 200)
 
@@ -115,13 +118,13 @@ class CannedTTS:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Stream the audio."""
         await trio.sleep(self.delays.tts)
-        yield self._stream()
+        yield self._stream(spoken(text, self.pcm))
 
-    async def _stream(self) -> AsyncIterator[bytes]:
+    async def _stream(self, pcm: bytes) -> AsyncIterator[bytes]:
         encoder = MulawEncoder(VOICE_RATE)
         step = int(2 * VOICE_RATE * SLICE_S)
-        for start in range(0, len(self.pcm), step):
-            if audio := encoder.feed(self.pcm[start : start + step]):
+        for start in range(0, len(pcm), step):
+            if audio := encoder.feed(pcm[start : start + step]):
                 yield audio
             await trio.lowlevel.checkpoint()
         yield encoder.flush()
@@ -136,6 +139,11 @@ def _phrase() -> bytes:
     pcm = samples[loud : last - last % (recording.rate // 50)].tobytes()
     up = Resampler(recording.rate, VOICE_RATE)
     return up.feed(pcm) + up.flush()
+
+
+def spoken(text: str, pcm: bytes) -> bytes:
+    """Return the beginning of the phrase that a text of this length takes."""
+    return pcm[: 2 * int(len(text) / CHARACTERS_PER_S * VOICE_RATE)]
 
 
 def reply_bytes(pcm: bytes) -> int:
@@ -192,6 +200,7 @@ class Gauge:
             "cpu_s": usage.ru_utime + usage.ru_stime,
             "rss_mb": pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
             "switches": usage.ru_nvcsw,
+            "waited_s": waited(),
             "longest_pass_ms": self.passes.longest * 1000,
             "longest_collection_ms": self.collections[0] * 1000,
             "passes": self.passes.passes,
@@ -207,6 +216,11 @@ class Gauge:
         else:
             took = time.perf_counter() - self.collections[1]
             self.collections[0] = max(self.collections[0], took)
+
+
+def waited() -> float:
+    """Return for how many seconds this process could have run, but others had its core."""
+    return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
 
 
 def say(figures: dict[str, object]) -> None:

@@ -115,8 +115,8 @@ class Line(Protocol):
             LineClosed: the carrier is gone.
         """
 
-    async def send(self, text: str) -> None:
-        """Send one message: all of it, even if the caller of `send` is cancelled meanwhile.
+    async def send(self, *texts: str) -> None:
+        """Send messages: each whole, even if the caller of `send` is cancelled meanwhile.
 
         Raises:
             LineClosed: the carrier is gone, or has taken nothing for too long.

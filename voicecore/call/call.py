@@ -10,7 +10,7 @@ Hang-up, in whatever way: `ended_by` is set, the nursery is cancelled, every ``f
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -152,10 +152,10 @@ class Call:
                 self.log.milestone("dropping frames", waiting=FRAMES_WAITING)
             self.dropped_frames += 1
 
-    async def _say(self, command: Command) -> None:
+    async def _say(self, commands: Sequence[Command]) -> None:
         """What the player writes with.  A line that is gone ends the call, politely."""
         try:
-            await self._line.send(self._stream.send(command))
+            await self._line.send(*map(self._stream.send, commands))
         except LineClosed:
             self.hang_up("caller")
             await trio.sleep_forever()

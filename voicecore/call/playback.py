@@ -3,7 +3,8 @@
 Rules that hold here:
 
 * Frame *n* of a run is due at ``origin + n * 20 ms - lead``, always counted from the origin, never
-  from the frame before: an interval timer drifts seconds in a minute (openclaw #119070).
+  from the frame before: an interval timer drifts seconds in a minute (openclaw #119070).  Frames
+  leave in pairs, when the second is due: half the wake-ups, and no more lead.
 * What is late is sent at once until the lead stands again, and no further.
 * If the carrier's buffer ran dry meanwhile, the origin moves: what was missed was heard as silence
   and is not made up for by rushing.
@@ -14,7 +15,7 @@ Rules that hold here:
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -23,6 +24,11 @@ from ..audio import FRAME_BYTES, SAMPLE_RATE
 from ..dialogue.spoken import Pace
 from ..wire.events import Clear, Command, Mark, Play
 from .speech import Alarm, Speech
+
+FRAME_S = FRAME_BYTES / SAMPLE_RATE
+
+PRECISION_S = 0.001
+"""What is due this soon is due now: no timer wakes up more exactly."""
 
 ECHO_PATIENCE_S = 2.0
 """How long after the last audio must have been played its mark may take to come back."""
@@ -47,7 +53,9 @@ class PlaybackStatistics:
 class Player:
     """One call's playback."""
 
-    def __init__(self, send: Callable[[Command], Awaitable[None]], lead_s: float = 0.16) -> None:
+    def __init__(
+        self, send: Callable[[Sequence[Command]], Awaitable[None]], lead_s: float = 0.16
+    ) -> None:
         self.statistics = PlaybackStatistics()
         self._send = send
         self._lead = lead_s
@@ -126,19 +134,21 @@ class Player:
         while True:
             if self._clears:
                 self._clears = 0
-                await self._send(Clear())
+                await self._send([Clear()])
                 continue
             speech, now = self._speech, trio.current_time()
             if speech is None or self._held_since <= now:
                 await self._alarm.sleep_until(math.inf)
             elif (mark := speech.due_mark()) is not None:
-                await self._send(Mark(mark.name))
+                await self._send([Mark(mark.name)])
             elif speech.has_frame:
                 due = self._due(speech, now)
-                if due > now:
-                    await self._alarm.sleep_until(due)
+                # In the middle of a speech: with the next one.
+                wake = due + FRAME_S if due > now else due
+                if wake > now:
+                    await self._alarm.sleep_until(wake)
                 else:
-                    await self._feed(speech, now, due)
+                    await self._feed(speech, now)
             elif speech.is_all_sent:
                 await self._await_end(speech, now)
             else:
@@ -166,21 +176,29 @@ class Player:
         else:
             self.statistics.underruns += 1
 
-    async def _feed(self, speech: Speech, now: float, due: float) -> None:
-        """Send one frame."""
-        heard_at = self._origin + speech.sent / SAMPLE_RATE
-        frame = speech.take_frame()
+    async def _feed(self, speech: Speech, now: float) -> None:
+        """Send the frames that are due, with their marks."""
         if speech.first_sent_at is None:
             speech.first_sent_at = now
-        self.statistics.frames += 1
-        if speech.sent > self._lead * SAMPLE_RATE + FRAME_BYTES:
-            self.statistics.lateness_max_s = max(self.statistics.lateness_max_s, now - due)
-        await self._send(Play(frame))
-        late = trio.current_time() - heard_at
-        if late > 0 and now < heard_at:
-            # The line took so long for it that the buffer ran dry meanwhile.
-            self._count_silence(speech, late)
-            self._move_origin(self._origin + late)
+        dry_at = self._origin + speech.sent / SAMPLE_RATE
+        self._note_lateness(now - (dry_at - self._lead + FRAME_S))
+        commands: list[Command] = []
+        while speech.has_frame and self._due(speech, now) <= now + PRECISION_S:
+            commands.append(Play(speech.take_frame()))
+            self.statistics.frames += 1
+            if (mark := speech.due_mark()) is not None:
+                commands.append(Mark(mark.name))
+        await self._send(commands)
+        dry_for = trio.current_time() - dry_at
+        if dry_at > now and dry_for > 0:
+            # The line took so long for it that the carrier's buffer ran dry meanwhile.
+            self._count_silence(speech, dry_for)
+            self._move_origin(self._origin + dry_for)
+
+    def _note_lateness(self, late: float) -> None:
+        """Keep the worst, apart from where a run begins: there the whole lead is sent at once."""
+        if late < self._lead - 1.001 * FRAME_S:
+            self.statistics.lateness_max_s = max(self.statistics.lateness_max_s, late)
 
     async def _await_end(self, speech: Speech, now: float) -> None:
         """All is sent: wait for the last mark's echo, but not for ever."""

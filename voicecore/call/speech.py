@@ -18,6 +18,9 @@ from ..dialogue.spoken import Pace, Spoken
 AHEAD_BYTES = SAMPLE_RATE
 """One second of audio ahead of the player: the leash on speculation, and on TTS bills."""
 
+REFILL_BYTES = SAMPLE_RATE // 5
+"""A producer that waits for space is woken for 200 ms of it, not for each frame."""
+
 MARK_BYTES = SAMPLE_RATE
 """At least one mark a second: playback truth is never staler than that."""
 
@@ -135,7 +138,8 @@ class Speech:
         self.sent += FRAME_BYTES
         if self.sent - self._base > UNHEARD_BYTES:
             self._forget(self.sent - UNHEARD_BYTES)
-        self._space.unpark_all()
+        if self.end - self.sent <= AHEAD_BYTES - REFILL_BYTES:
+            self._space.unpark_all()
         return frame
 
     def due_mark(self) -> PendingMark | None:

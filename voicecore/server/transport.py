@@ -36,7 +36,7 @@ HANDSHAKE = (
     "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
 )
-CLOSE_FRAME = 0x88
+CLOSE_FRAME = b"\x88"
 
 Offence = Callable[[RemoteProtocolError], None]
 
@@ -55,6 +55,7 @@ class MediaTransport(trio.abc.Stream):
         self._scanner = FrameScanner(MESSAGE_BYTES, MESSAGE_FRAGMENTS)
         self._budget = FrameBudget(FRAME_RATE, FRAME_BURST, trio.current_time())
         self._resume_at = 0.0
+        self._unsent = b""
         self._close_sent = False
         self._sending = self._closing = False
         self._closed = trio.Event()
@@ -100,35 +101,33 @@ class MediaTransport(trio.abc.Stream):
         Raises:
             BrokenResourceError: the peer is gone, or took nothing for `SEND_S`.
         """
-        self._close_sent = self._close_sent or data[0] == CLOSE_FRAME
-        rest = self._send_now(data)
-        if not rest:
-            return
+        self._close_sent = self._close_sent or bytes(data[:1]) == CLOSE_FRAME
+        data, self._unsent = self._unsent + data, b""
         self._sending = True
         with trio.CancelScope(deadline=trio.current_time() + SEND_S, shield=True) as patience:
-            await self._transport.send_all(rest)
+            await self._transport.send_all(data)
         self._sending = False
         if patience.cancelled_caught:
             await self.abort()
             raise trio.BrokenResourceError(f"nothing taken for {SEND_S:.0f} s")
         self._accepted.set()
 
-    @property
-    def calm(self) -> bool:
-        """Whether nobody waits to get something sent: then a message need not be shielded."""
-        return self._accepted.is_set() and not self._sending
+    def write_now(self, frames: bytes) -> bool:
+        """Write whole frames without waiting; return false if that is not possible now.
 
-    def _send_now(self, data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
-        """Send what the kernel has room for, nearly always everything; return the rest.
-
-        Fifty times a second a call, a cancel scope with a deadline would cost more than the send.
+        What the kernel has no room for is kept, goes first when the next is sent, and until then
+        nothing more is taken here: so the peer that reads too slowly meets `send_all`'s deadline.
         """
-        if not self._accepted.is_set() or not isinstance(self._transport, trio.SocketStream):
-            return data
+        if self._unsent or self._sending or self._close_sent or not self._accepted.is_set():
+            return False
+        if not isinstance(self._transport, trio.SocketStream):
+            return False
         try:
-            return memoryview(data)[os.write(self._transport.socket.fileno(), data) :]
+            written = os.write(self._transport.socket.fileno(), frames)
         except OSError:
-            return data  # full, or broken: the stream's own send says which
+            return False  # full, or broken: the way that waits finds out which
+        self._unsent = frames[written:]
+        return True
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room for more."""
@@ -157,7 +156,7 @@ class MediaTransport(trio.abc.Stream):
                 code = self.failure_code()
                 if code in (1002, 1007) and not self._close_sent and not self._sending:
                     # The library closes on a malformed frame without telling the peer.
-                    await self._transport.send_all(struct.pack("!BBH", CLOSE_FRAME, 2, code))
+                    await self._transport.send_all(CLOSE_FRAME + struct.pack("!BH", 2, code))
                 if self._reading_out is not None:
                     await self._reading_out.wait()
                 agreed = self._close_sent and self._scanner.closed

@@ -1,0 +1,236 @@
+"""The benches run, and what they measure with is right."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voicecore.audio import SILENCE_FRAME
+from voicecore.phone.buffer import PlaybackBuffer
+from voicecore.phone.stream import CallIdentity, CarrierStream
+
+
+class Run(NamedTuple):
+    """What came of one bench: its exit status, its output, and where its results are."""
+
+    status: int
+    said: str
+    stem: Path
+
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCH = ROOT / "bench"
+
+
+def module(name: str) -> ModuleType:
+    """Import a module of the benches, which are scripts and no package."""
+    sys.path.insert(0, str(BENCH))
+    try:
+        return import_module(name)
+    finally:
+        sys.path.remove(str(BENCH))
+
+
+client, measure = module("client"), module("measure")
+
+
+ROWS = {"jitter": "runs", "capacity": "steps", "frame_cost": "stages", "startup": "starts"}
+"""Each bench, and under which name its results are in the JSON."""
+
+
+@pytest.fixture(scope="module")
+def quick_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """All benches at once: they are to work here, not to measure."""
+    out = tmp_path_factory.mktemp("results")
+    processes = {
+        bench: subprocess.Popen(
+            [sys.executable, str(BENCH / f"{bench}.py"), "--quick", "--out", str(out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for bench in ROWS
+    }
+    runs = {}
+    for bench, process in processes.items():
+        with process:
+            try:
+                said, _ = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        runs[bench] = Run(process.returncode, said, out / bench)
+    return runs
+
+
+@pytest.mark.parametrize("bench", ROWS)
+def test_runs_and_writes_its_results(bench: str, quick_runs: dict[str, Run]) -> None:
+    run = quick_runs[bench]
+    assert run.status == 0, run.said
+    result = json.loads(run.stem.with_suffix(".json").read_text())
+    assert result["machine"]["cores"] == os.cpu_count()
+    assert result[ROWS[bench]]
+    assert run.stem.with_suffix(".png").stat().st_size > 1000
+    assert result["machine"]["cpu"] in run.stem.with_suffix(".txt").read_text()
+
+
+def test_jitter_hears_conversations(quick_runs: dict[str, Run]) -> None:
+    run = quick_runs["jitter"]
+    assert run.status == 0, run.said
+    (result,) = json.loads(run.stem.with_suffix(".json").read_text())["runs"]
+    assert result["errors"] == []
+    assert result["gap"]["n"] == len(result["gaps"]) >= 2
+    assert min(result["gaps"]) > 200
+    assert result["delivery"]["frames"] > 50
+    assert result["server"]["passes"] > 100
+
+
+@pytest.mark.parametrize("bench", ROWS)
+def test_explains_itself(bench: str) -> None:
+    run = subprocess.run(
+        [sys.executable, str(BENCH / f"{bench}.py"), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert "--quick" in run.stdout
+
+
+def test_goes_to_this_machine_only() -> None:
+    run = subprocess.run(
+        [sys.executable, str(BENCH / "jitter.py"), "--url", "ws://192.0.2.1:80/media-stream"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert "127.0.0.1" in run.stderr
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.just("play"),
+        st.just("clear"),
+        st.tuples(st.just("mark"), st.text("ab", min_size=1, max_size=2)),
+        st.tuples(st.just("media"), st.integers(0, 700)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_the_counted_buffer_is_the_phones(steps: list[str | tuple[str, str | int]]) -> None:
+    real, counted = PlaybackBuffer(), client.CountedBuffer()
+    for step in steps:
+        match step:
+            case "play":
+                assert tuple(counted.play()) == real.play().marks
+            case "clear":
+                assert tuple(counted.clear()) == real.clear()
+            case ("mark", str(name)):
+                assert tuple(counted.mark(name)) == real.mark(name)
+            case ("media", int(size)):
+                real.media(b"\x00" * size)
+                counted.media(size)
+        assert counted.queued == real.queued_bytes
+
+
+def test_the_streams_messages_are_the_phones() -> None:
+    number = 7
+    cheap = client.Stream(number)
+    real = CarrierStream(CallIdentity(f"CA{number:032x}", f"MZ{number:032x}"))
+    (payload,) = client.payloads(SILENCE_FRAME)
+    ours = _texts(
+        cheap.opening() + cheap.media(payload) + cheap.media(payload) + cheap.mark("t1:1")
+    )
+    theirs = [*real.open(), real.media(SILENCE_FRAME), real.media(SILENCE_FRAME)]
+    echoes = real.receive(
+        json.dumps({"event": "mark", "streamSid": f"MZ{number:032x}", "mark": {"name": "t1:1"}})
+    )
+    assert [json.loads(text) for text in ours] == [json.loads(text) for text in theirs + echoes]
+
+
+def _texts(data: bytes) -> list[bytes]:
+    """Unmask what a client sent, a frame at a time, as RFC 6455 says."""
+    texts = []
+    while data:
+        size, start = data[1] & 0x7F, 2
+        if size == 126:
+            size, start = int.from_bytes(data[2:4]), 4
+        mask, body = data[start : start + 4], data[start + 4 : start + 4 + size]
+        texts.append(bytes(code ^ mask[at % 4] for at, code in enumerate(body)))
+        data = data[start + 4 + size :]
+    return texts
+
+
+@given(st.lists(st.integers(1, 400), min_size=1), st.integers(1, 900))
+def test_reads_frames_however_they_are_cut(sizes: list[int], cut: int) -> None:
+    payloads = [bytes([at % 256]) * size for at, size in enumerate(sizes)]
+    data = b"".join(_unmasked(payload) for payload in payloads)
+    reader, found = client.FrameReader(), []
+    for start in range(0, len(data), cut):
+        found += reader.feed(data[start : start + cut])
+    assert found == [(client.TEXT, payload) for payload in payloads]
+
+
+def _unmasked(payload: bytes) -> bytes:
+    size = len(payload)
+    length = bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2)
+    return bytes((client.TEXT,)) + length + payload
+
+
+def _reply(arrivals_ms: list[float]) -> object:
+    reply = measure.Reply()
+    for at in arrivals_ms:
+        reply.note(at / 1000, 160)
+    return reply
+
+
+def test_a_punctual_reply_is_not_late() -> None:
+    arrivals = [max(0.0, n * 20 - 160) for n in range(100)]
+    found = measure.delivery([_reply(arrivals)], 160)
+    assert found["lateness"]["max"] == pytest.approx(0, abs=1e-6)
+    assert found["jitter"]["max"] == pytest.approx(0, abs=1e-6)
+    assert found["lead"]["min"] == pytest.approx(180)
+    assert (found["frames"], found["underruns"]) == (100, 0)
+
+
+def test_a_hole_in_speech_is_found_and_measured() -> None:
+    arrivals = [n * 20.0 for n in range(50)] + [n * 20.0 + 30 for n in range(50, 100)]
+    found = measure.delivery([_reply(arrivals)], 20)
+    assert found["underruns"] == 1
+    assert found["silence_ms"] == pytest.approx(30)
+    assert found["jitter"]["max"] == pytest.approx(30)
+
+
+def test_what_the_lead_covers_is_no_hole() -> None:
+    arrivals = [max(0.0, n * 20 - 160) for n in range(100)]
+    arrivals[50] += 159
+    arrivals[51:58] = [max(at, arrivals[50]) for at in arrivals[51:58]]
+    found = measure.delivery([_reply(arrivals)], 160)
+    assert found["underruns"] == 0
+    assert found["lateness"]["max"] == pytest.approx(159)
+    assert found["lead"]["min"] == pytest.approx(21)
+
+
+def test_the_lead_of_an_unknown_server_is_found() -> None:
+    arrivals = [max(0.0, n * 20 - 100) for n in range(200)]
+    found = measure.delivery([_reply(arrivals)], 0)
+    assert found["lead_ms"] == pytest.approx(100)
+    assert found["lateness"]["max"] == pytest.approx(0, abs=1e-6)
+
+
+def test_no_replies_are_no_error() -> None:
+    found = measure.delivery([], 160)
+    assert (found["frames"], found["lateness"]) == (0, {"n": 0})
