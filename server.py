@@ -26,7 +26,7 @@ from pydantic import SecretStr
 
 from voicecore.call.agent import Agent, agent_from
 from voicecore.call.call import Call
-from voicecore.errors import CannotListen, SettingsError
+from voicecore.errors import CannotListen, SettingsError, leaves
 from voicecore.server.lifecycle import run_until_signalled
 from voicecore.server.log import configure
 from voicecore.server.serve import Handler, Server, serve
@@ -193,11 +193,8 @@ def _warn_unsigned(settings: Settings) -> None:
 
 
 def _complain(group: BaseExceptionGroup[Exception], status: int) -> int:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            _complain(error, status)
-        else:
-            print(error, file=sys.stderr)
+    for error in leaves(group):
+        print(error, file=sys.stderr)
     return status
 
 

@@ -19,7 +19,7 @@ from rich.progress import track
 from rich.table import Table
 from scenario import BenchFailed, Child, cores
 
-STAGES = 13
+STAGES = 14
 FRAMES_PER_S = 50
 PATIENCE_S = 120.0
 

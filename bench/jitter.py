@@ -5,9 +5,9 @@
 
 The load times each frame of each reply as it arrives and asks, as the carrier's buffer would:
 
-    send lateness    behind the absolute schedule, t0 + n * 20 ms - lead
-    jitter           of two frames: how far their distance is from 20 ms
-    lead             what the carrier still has to play once a frame is there
+    send lateness    of a write (a frame, or two) behind the schedule, t0 + n * 20 ms - lead
+    jitter           of two writes: how far their distance is from what they carry
+    lead             what the carrier has to play once a write is there; and what was left before
     underruns        the buffer ran dry inside speech
     gap              the caller's last speech frame sent -> first audible frame of the reply
     clear            the first speech frame of an interruption sent -> `clear`
@@ -62,8 +62,9 @@ def show(console: Console, result: dict[str, Any]) -> None:
     title = f"{scenario['calls']} calls for {result['seconds']:.0f} s{stall}"
     rows = {
         "send lateness": delivery["lateness"],
-        "jitter between frames": delivery["jitter"],
+        "jitter between writes": delivery["jitter"],
         "lead": delivery["lead"],
+        "left when a write came": delivery["left"],
         "response gap": result["gap"],
         "clear after onset": result["clear"],
     }
@@ -87,8 +88,9 @@ def summary(result: dict[str, Any], machine: dict[str, Any]) -> str:
     cpu = result["server"].get("cpu_percent")
     return (
         f"{calls} calls on one core ({machine['cpu']}, Python {machine['python']},"
-        f" {report.number(cpu)} % busy): send lateness ms {late} over N = {delivery['frames']}"
-        f" frames; {delivery['underruns']} underruns; response gap p50/p99"
+        f" {report.number(cpu)} % busy): send lateness ms {late} over N ="
+        f" {delivery['lateness']['n']} writes of {delivery['frames']} frames;"
+        f" {delivery['underruns']} underruns; response gap p50/p99"
         f" {report.number(result['gap'].get('p50'))}/{report.number(result['gap'].get('p99'))} ms."
     )
 
@@ -109,7 +111,7 @@ def plot(results: list[dict[str, Any]], path: Any) -> None:
             axis.bar(place, share, width=0.8 / len(results), align="edge", label=label)
         axis.set_xticks(range(len(labels)), labels, fontsize=7)
         axis.set(xlabel=f"{name}, ms, from", yscale="log")
-    axes[0].set(ylabel="% of frames", title=f"{results[0]['scenario']['calls']} calls")
+    axes[0].set(ylabel="% of writes", title=f"{results[0]['scenario']['calls']} calls")
     axes[1].legend(fontsize=8)
     drawing.tight_layout()
     drawing.savefig(path, dpi=110)

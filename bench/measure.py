@@ -1,13 +1,16 @@
 """From arrival times to figures: lateness, jitter, lead, underruns, and distributions of them.
 
-A reply is a list of arrivals.  What follows from it:
+A reply is a list of frames that arrived; frames that arrived in one piece are one *write*.  What
+follows from it:
 
-    position   of a frame: milliseconds of the reply before it
-    lateness   of a frame against the absolute schedule: arrival - max(t0, t0 + position - lead),
-               t0 being the arrival of the reply's first frame
-    jitter     of two frames past the first lead: how far their distance is from the distance of
+    position   of a frame or a write: milliseconds of the reply before it
+    lateness   of a write against the absolute schedule: arrival - max(t0, t0 + position - lead),
+               t0 being the arrival of the reply's first frame; servers that write frames in pairs
+               do so when the second is due, so for them a write is due one frame later
+    jitter     of two writes past the first lead: how far their distance is from the distance of
                their positions, as an absolute value
-    lead       how much the carrier has to play once the frame is there
+    lead       how much the carrier has to play once the write is there
+    left       how much it had to play before
     underrun   the buffer ran dry before the frame came: the caller heard a hole inside speech
 """
 
@@ -64,23 +67,30 @@ def delivery(replies: Sequence[Reply], lead_ms: float) -> dict[str, object]:
     `lead_ms` is the sender's; 0: unknown, then it is what most frames had.
     """
     timed = [_timed(reply) for reply in replies if len(reply.arrivals)]
-    leads = [_lead(*reply) for reply in timed]
-    if not lead_ms and leads:
-        before = [lead - length for lead, (_, _, length) in zip(leads, timed, strict=True)]
-        lead_ms = float(np.percentile(_joined(before), 75))
-    steady = [lead[position > lead_ms] for lead, (_, position, _) in zip(leads, timed, strict=True)]
-    late = [_lateness(arrival, position, lead_ms) for arrival, position, _ in timed]
-    jitter = [_jitter(arrival, position, lead_ms) for arrival, position, _ in timed]
+    writes = [_writes(*frames) for frames in timed]
+    lefts = [_left(arrival, position) for arrival, position, _ in writes]
+    hold_ms = _hold(timed, writes)
+    if not lead_ms and writes:
+        lead_ms = float(np.percentile(_joined([left[1:] for left in lefts]), 75)) + hold_ms
+    late, jitter, steady_lefts, leads = [], [], [], []
+    for (arrival, position, length), left in zip(writes, lefts, strict=True):
+        late.append(arrival - np.maximum(0.0, position - lead_ms + hold_ms))
+        steady = position > lead_ms
+        steady_lefts.append(left[steady])
+        leads.append((np.maximum(left, 0) + length)[steady])
+        jitter.append(np.abs(np.diff(arrival) - np.diff(position))[steady[:-1]])
     holes = _joined([_holes(arrival, position) for arrival, position, _ in timed])
     return {
         "frames": sum(len(arrival) for arrival, _, _ in timed),
         "replies": len(timed),
         "lead_ms": lead_ms,
+        "hold_ms": hold_ms,
         "lateness": distribution(_joined(late)),
         "lateness_histogram": histogram(_joined(late)),
         "jitter": distribution(_joined(jitter)),
         "jitter_histogram": histogram(_joined(jitter)),
-        "lead": distribution(_joined(steady)),
+        "lead": distribution(_joined(leads)),
+        "left": distribution(_joined(steady_lefts)),
         "underruns": len(holes),
         "silence_ms": float(holes.sum()),
     }
@@ -93,19 +103,30 @@ def _timed(reply: Reply) -> tuple[Floats, Floats, Floats]:
     return arrivals, np.cumsum(lengths) - lengths, lengths
 
 
-def _lateness(arrival: Floats, position: Floats, lead_ms: float) -> Floats:
-    return arrival - np.maximum(0.0, position - lead_ms)
+def _writes(arrival: Floats, position: Floats, length: Floats) -> tuple[Floats, Floats, Floats]:
+    """Join the frames that arrived in one piece."""
+    firsts = np.flatnonzero(np.diff(arrival, prepend=-1.0))
+    return arrival[firsts], position[firsts], np.add.reduceat(length, firsts)
 
 
-def _jitter(arrival: Floats, position: Floats, lead_ms: float) -> Floats:
-    steady = position[:-1] > lead_ms
-    return np.abs(np.diff(arrival) - np.diff(position))[steady]
+def _hold(
+    timed: Sequence[tuple[Floats, Floats, Floats]], writes: Sequence[tuple[Floats, Floats, Floats]]
+) -> float:
+    """How long a server keeps a frame for the next: 0, or a frame's length if it writes pairs."""
+    write = _joined([length[1:] for _, _, length in writes])
+    frame = _joined([length for _, _, length in timed])
+    if not len(write):
+        return 0.0
+    return float(min(np.median(frame), np.median(write) - np.median(frame)))
 
 
-def _lead(arrival: Floats, position: Floats, length: Floats) -> Floats:
-    """What is to be played after each frame.  A dry buffer plays silence, which is not made up."""
+def _left(arrival: Floats, position: Floats) -> Floats:
+    """What is left to play before each write; negative: so long it was dry.
+
+    A dry buffer plays silence, which is not made up for.
+    """
     began = np.maximum.accumulate(arrival - position)
-    return began + position + length - arrival
+    return np.concatenate(([0.0], began[:-1])) + position - arrival
 
 
 def _holes(arrival: Floats, position: Floats) -> Floats:

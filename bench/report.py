@@ -134,7 +134,8 @@ def show_cost(console: Console, result: Mapping[str, Any]) -> None:
         )
     console.print(
         f"load: {result['load_cpu_percent']:.1f} % of its own core; its ticks were late by"
-        f" p50 {late['p50']:.1f}, p99 {late['p99']:.1f}, max {late['max']:.1f} ms"
+        f" p50 {number(late.get('p50'))}, p99 {number(late.get('p99'))},"
+        f" max {number(late.get('max'))} ms"
     )
 
 

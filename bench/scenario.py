@@ -112,6 +112,10 @@ class Child:
         self._log.seek(0)
         return self._log.read()[-2000:].decode(errors="replace")
 
+    def errors(self) -> list[str]:
+        """Return the newest errors in its log."""
+        return [line[:200] for line in self.complaint().splitlines() if " ERROR " in line][-3:]
+
     def end(self) -> None:
         """End the process, and wait until it has ended."""
         self._process.terminate()
@@ -169,6 +173,8 @@ class Stage:
         result = self._await("result", progress)
         server = self._server(idle, begin, end, over["seconds"]) if end else {}
         server["core_busy_percent"] = busy_percent
+        if result["errors"] and self._target is not None:
+            result["errors"] += self._target.errors()
         return {"scenario": asdict(scenario), "server": server, **result}
 
     def _await(self, name: str, progress: Progress) -> dict[str, Any]:

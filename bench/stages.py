@@ -163,7 +163,7 @@ async def open_line() -> AsyncIterator[tuple[WebSocketLine, socket.socket]]:
                 max_message_size=MESSAGE_BYTES,
                 receive_buffer_size=MEDIA_READ_BYTES,
             )
-            line = WebSocketLine(await request.accept())
+            line = WebSocketLine(await request.accept(), transport.write_now)
             theirs.recv(65536)
             yield line, theirs
             await transport.abort()
@@ -233,7 +233,7 @@ class _PacedLine:
         await trio.sleep_until(self._at)
         return self._messages[self._left % len(self._messages)]
 
-    async def send(self, text: str) -> None:
+    async def send(self, *texts: str) -> None:
         await trio.lowlevel.checkpoint()
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
@@ -287,6 +287,15 @@ async def _call(count: int, greeting: str) -> float:
     return time.perf_counter() - began
 
 
+async def virtual_sleep(count: int) -> float:
+    """What the clock of the next two stages takes itself, for each 20 ms."""
+    began = time.perf_counter()
+    at = trio.current_time()
+    for number in range(count):
+        await trio.sleep_until(at + 0.02 * number)
+    return time.perf_counter() - began
+
+
 async def silent_call(count: int) -> float:
     """A whole call in virtual time in which nobody speaks, on a line that costs nothing."""
     return await _call(count, "")
@@ -302,6 +311,7 @@ ASYNC_STAGES = {
     "the carrier's send to the socket": (socket_pair, False),
     "WebSocket in, socket to line": (websocket_in, False),
     "WebSocket out, line to socket": (websocket_out, False),
+    "virtual time itself, in the next two": (virtual_sleep, True),
     "call without WebSocket: frame in": (silent_call, True),
     "call without WebSocket: frame in, frame out": (speaking_call, True),
 }

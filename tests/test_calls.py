@@ -265,7 +265,7 @@ async def test_a_call_has_a_maximum_length(autojump_clock: MockClock) -> None:
     host = fake_agent(max_call_s=20, idle_prompt_s=0)
     transcript = await ScriptedCaller().pauses(60).call(host)
     assert transcript.heard == host.persona.stock_words.goodbye.split()
-    assert transcript.ended_by == "agent"
+    assert transcript.ended_by == "length"
     assert 20 < transcript.seconds < 25
 
 

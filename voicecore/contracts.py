@@ -58,10 +58,12 @@ class Transcription(Protocol):
         """Take the next frame of the line, speech or not.  Never blocks; memory is bounded."""
 
     async def transcript(self, utterance: bytes) -> Transcript:
-        """Return the words of `utterance`, the mu-law since the turn began (with pre-roll).
+        """Return the words of `utterance`: mu-law, with pre-roll, at most a minute of it.
 
-        Live recognisers finalise what they were fed; batch recognisers send `utterance`.  May be
-        called again with a longer utterance of the same turn, and may be cancelled at any await.
+        It is what the caller has said since the last transcript that was used: one turn, or several
+        if the ones before were cut short before their words were known.  Live recognisers finalise
+        what they were fed since then; batch recognisers send `utterance`.  May be called again with
+        more of the same, and may be cancelled at any await.
 
         Raises:
             ProviderError: no transcript can be had.

@@ -15,6 +15,7 @@ The peer's mistakes are weather: they end at most that peer's call.  Ours are bu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 ProviderFault = Literal["connect", "timeout", "refused", "busy", "status", "garbage", "cut"]
@@ -73,7 +74,11 @@ class ProviderError(VoicecoreError):
         self.provider = provider
         self.fault: ProviderFault = fault
 
-    @property
-    def worth_retrying(self) -> bool:
-        """Whether one quick second try may help, if nothing of the first was used yet."""
-        return self.fault in ("connect", "status", "cut")
+
+def leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    """The exceptions in a group, however deep trio's nurseries have nested them."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error

@@ -24,8 +24,8 @@ from ..wire.events import Command, Dtmf, Ignored, MarkReached, Media, Started, S
 from ..wire.twilio import MediaStream
 from .agent import Agent
 from .hearing import Hearing
-from .pipeline import Pipeline, PipelineEvent
-from .playback import Player
+from .pipeline import Pipeline
+from .playback import PlaybackStatistics, Player
 from .timeline import CallLog
 from .turn import Conversation
 
@@ -36,7 +36,6 @@ FRAMES_WAITING = 50
 """One second of the caller's sound between receive and vad.  Full: the newest is dropped and
 counted; receive must not wait, or nobody answers pings any more."""
 
-EVENTS_WAITING = 8
 OVERTIME_S = 20.0
 """How long the goodbye at the maximum length may take."""
 
@@ -55,11 +54,11 @@ class Call:
         """The WebSocket code with which the line should be closed."""
         self.history = History()
         self.dropped_frames = 0
-        self.turns = 0
         self._line = line
         self._stream = MediaStream()
         self._framer = Framer()
         self._player: Player | None = None
+        self._pipeline: Pipeline | None = None
         self._ended = trio.Event()
         self._send_frame, self._frames = trio.open_memory_channel[bytes](FRAMES_WAITING)
         self.log = CallLog("")
@@ -81,14 +80,23 @@ class Call:
         given = self.started.parameters
         return {name: value for name, value in given.items() if name != "token"}
 
+    @property
+    def turns(self) -> int:
+        """Turns of the caller that were answered."""
+        return 0 if self._pipeline is None else self._pipeline.answers
+
+    @property
+    def playback(self) -> PlaybackStatistics:
+        """How playback went so far."""
+        return PlaybackStatistics() if self._player is None else self._player.statistics
+
     async def converse(self, agent: Agent) -> None:
         """Let `agent` talk with the caller until one of them, or time, ends the call."""
         self._player = player = Player(self._say, agent.limits.lead_s)
-        post, events = trio.open_memory_channel[PipelineEvent](EVENTS_WAITING)
         async with agent.stt.listen(agent.persona.language) as transcription:
             talk = Conversation(agent, player, transcription, self.history, self.log)
-            pipeline = Pipeline(talk, (post, events), self.hang_up)
-            hearing = Hearing(agent, transcription, post)
+            self._pipeline = pipeline = Pipeline(talk, self.hang_up)
+            hearing = Hearing(agent, transcription, pipeline.post)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(player.run, name="playback")
                 nursery.start_soon(pipeline.run, name="pipeline")
@@ -98,13 +106,27 @@ class Call:
                 if limit.cancelled_caught:
                     self.hang_up("length")
                 nursery.cancel_scope.cancel()
-            self.turns = pipeline.turns
 
     def hang_up(self, reason: EndedBy, close_code: int = 1000) -> None:
         """End the call.  Idempotent: the first reason counts."""
         if self.ended_by is None:
             self.ended_by, self.close_code = reason, close_code
             self._ended.set()
+
+    def log_end(self) -> None:
+        """Log who ended the call, and what it was like."""
+        played = self.playback
+        self.log.milestone(
+            "call ended",
+            reason=self.ended_by,
+            seconds=round(trio.current_time() - self.log.began, 1),
+            turns=self.turns,
+            dropped_frames=self.dropped_frames,
+            underruns=played.underruns,
+            starved=played.starved,
+            late_ms=round(played.lateness_max_s * 1000, 1),
+            mark_ms=round(played.mark_round_trip_s * 1000, 1),
+        )
 
     async def wait_ended(self) -> None:
         """Wait until somebody has ended the call."""
@@ -154,6 +176,8 @@ class Call:
 
     async def _say(self, commands: Sequence[Command]) -> None:
         """What the player writes with.  A line that is gone ends the call, politely."""
+        if self.ended_by is not None:
+            await trio.sleep_forever()  # until the call's nursery is cancelled, a moment from now
         try:
             await self._line.send(*map(self._stream.send, commands))
         except LineClosed:
@@ -186,6 +210,8 @@ async def open_call(
 
     `admit` sees who it is before anything else is done, and may raise `CallRefused`.
 
+    What is raised in its body comes out in an ExceptionGroup, as from any nursery.
+
     Raises:
         CallRefused: the stream did not start in time, or was not admitted.
         LineClosed: the line went before the call began.
@@ -202,8 +228,5 @@ async def open_call(
             yield call
         finally:
             call.hang_up("server")
-            seconds = round(trio.current_time() - call.log.began, 1)
-            call.log.milestone(
-                "call ended", reason=call.ended_by, seconds=seconds, turns=call.turns
-            )
+            call.log_end()
         nursery.cancel_scope.cancel()

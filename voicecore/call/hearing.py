@@ -13,7 +13,7 @@ from ..audio import SILENCE_FRAME
 from ..contracts import Transcription, Voicing
 from ..dialogue.turns import Detector, SpeechStarted, TurnState
 from .agent import Agent
-from .pipeline import Heard, PipelineEvent
+from .pipeline import Heard, TurnFinished
 
 GAP_S = 1.0
 """Longer than any jitter that a carrier's own buffer would not have hidden."""
@@ -31,7 +31,7 @@ class Hearing:
         self,
         agent: Agent,
         transcription: Transcription,
-        post: trio.MemorySendChannel[PipelineEvent],
+        post: trio.MemorySendChannel[Heard | TurnFinished],
     ) -> None:
         self._vad = agent.vad()
         self._detector = Detector(agent.rules)

@@ -1,14 +1,17 @@
 """From turn events to turns: when one starts, is lost, is interrupted, or is all there is to say.
 
 Every reaction is synchronous: it starts a task, opens a gate or cancels a scope, and the loop is
-back at its channel.  At most one turn is live and one is still unwinding.
+back at its channel.  At most one turn is live; one that was cut may still be unwinding, and a
+reply that goes on after a cough waits for that.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import Literal
 
 import trio
@@ -41,35 +44,36 @@ class TurnFinished:
     turn: Turn
 
 
-PipelineEvent = Heard | TurnFinished
+EVENTS_WAITING = 8
+"""Every reaction is immediate: more than this waiting is a bug, and raises."""
+
+MAX_UTTERANCE_BYTES = 60 * 8000
+"""A minute: as much as one turn may last."""
 
 
 class Pipeline:
-    """One call's turns.  `events` come from the vad task and, as turns finish, from ourselves."""
+    """One call's turns.  Events come from the vad task and, as turns finish, from ourselves."""
 
     def __init__(
-        self,
-        conversation: Conversation,
-        events: tuple[
-            trio.MemorySendChannel[PipelineEvent], trio.MemoryReceiveChannel[PipelineEvent]
-        ],
-        hang_up: Callable[[Literal["agent"]], None],
+        self, conversation: Conversation, hang_up: Callable[[Literal["agent", "length"]], None]
     ) -> None:
-        self.turns = 0
+        self.answers = 0
+        """Turns of the caller that were answered, or are being."""
+        self.post, self._events = trio.open_memory_channel[Heard | TurnFinished](EVENTS_WAITING)
         self._talk = conversation
-        self._post, self._events = events
         self._hang_up = hang_up
+        self._names = count(1)
         self._turn: Turn | None = None
         """The live turn: being speculated about, produced, or heard."""
         self._interrupted: Turn | None = None
         """The turn that the caller's present speech has cut."""
         self._unheard = b""
         """Utterances whose turns were cut before anybody knew their words."""
-        self._speculations = 0
-        self._failures = 0
-        self._prompts = 0
+        self._speculations = self._failures = self._prompts = 0
         self._idle_since = trio.current_time()
-        self._must_end_at = conversation.log.began + conversation.agent.limits.max_call_s
+        """Since when neither side has spoken; infinity: the caller is speaking."""
+        self._farewell_at = conversation.log.began + conversation.agent.limits.max_call_s
+        self._farewell: Turn | None = None
 
     async def run(self) -> None:
         """Greet, then react until cancelled."""
@@ -77,7 +81,7 @@ class Pipeline:
             if greeting := self._talk.agent.persona.greeting:
                 self._announce(greeting)
             while True:
-                with trio.move_on_at(min(self._idle_at(), self._must_end_at)) as patience:
+                with trio.move_on_at(min(self._idle_at(), self._farewell_at)) as patience:
                     event = await self._events.receive()
                 if patience.cancelled_caught:
                     self._run_out_of_patience()
@@ -92,41 +96,48 @@ class Pipeline:
                 self._talk.log.milestone("speech started", confidence=round(confidence, 2))
                 self._idle_since = math.inf
                 self._speculations = 0
-                if self._talk.agent.rules.barge_in_ms:
+                if self._may_be_interrupted(self._turn):
                     self._talk.player.hold()
             case SpeechConfirmed():
                 self._interrupt(heard)
             case SpeechDoubted():
                 self._talk.player.release()
             case SpeechPaused(utterance):
-                self._speculate(utterance, heard)
+                self._speculate(utterance)
             case SpeechResumed():
                 self._lose_speculation()
             case TurnEnded():
                 self._end_turn(heard, heard.event)
 
+    def _may_be_interrupted(self, turn: Turn | None) -> bool:
+        """Whether the caller can cut a turn short: not the farewell when the time is over."""
+        if turn is None or turn is self._farewell or not turn.is_committed:
+            return False
+        return bool(self._talk.agent.rules.barge_in_ms)
+
     def _interrupt(self, heard: Heard) -> None:
         """The caller means it: what the agent is saying, or about to say, is over."""
         turn = self._turn
-        if turn is None or not turn.is_committed:
+        if turn is None or not self._may_be_interrupted(turn):
             return
-        turn.scope.cancel()
-        self._turn, self._interrupted = None, turn
-        if turn.words is None:
-            self._unheard, self._interrupted = turn.utterance, None
-        spoken, player = turn.reply.speech, self._talk.player
+        speech = turn.reply.speech
         self._talk.log.milestone(
             "interrupted",
             turn=turn.name,
-            heard=spoken.spoken.heard(player.heard(spoken)),
+            heard=speech.spoken.heard(self._talk.player.heard(speech)),
             reaction_ms=round((trio.current_time() - heard.onset) * 1000),
         )
+        turn.scope.cancel()
+        self._turn, self._interrupted = None, turn.to_go_on_with
+        if turn.words is None:
+            # Nobody knows its words yet: they belong to what is being said now.
+            self._unheard = turn.utterance
 
-    def _speculate(self, utterance: bytes, heard: Heard) -> None:
+    def _speculate(self, utterance: bytes) -> None:
         """The turn may be over: begin the reply behind a closed gate."""
         if self._turn is None and self._speculations < self._talk.agent.limits.speculations:
             self._speculations += 1
-            self._start_answer(utterance, heard)
+            self._start_answer(utterance)
 
     def _lose_speculation(self) -> None:
         if self._turn is not None and not self._turn.is_committed:
@@ -138,57 +149,62 @@ class Pipeline:
         """The caller has finished: the reply is certain now, begun or not."""
         self._talk.log.milestone("speech ended", silence_frames=ended.silence_frames)
         self._idle_since = trio.current_time()
+        if ended.confirmed:
+            self._interrupt(heard)  # a turn that began while the caller was speaking
         turn = self._turn
         if turn is not None and turn.is_committed:
-            # Too short to interrupt with: the reply goes on as if nothing had been said.
+            # Too short to interrupt with, or not allowed to: the reply goes on.
             self._talk.player.release()
             return
-        speech_bytes = len(ended.utterance)
-        self._talk.log.milestone("processing", bytes=speech_bytes)
+        self._talk.log.milestone("processing", bytes=len(ended.utterance))
+        self.answers += 1
         if turn is None:
-            turn = self._start_answer(ended.utterance, heard)
+            turn = self._start_answer(ended.utterance)
         turn.timeline.last_voiced = heard.last_voiced
         turn.timeline.speculations = self._speculations
         turn.gate.set()
         self._interrupted, self._unheard = None, b""
         self._talk.player.release()
 
-    def _start_answer(self, utterance: bytes, heard: Heard) -> Turn:
-        turn = self._new_turn()
-        self._nursery.start_soon(
-            self._follow, turn, turn.answer, self._unheard + utterance, self._interrupted
-        )
+    def _start_answer(self, utterance: bytes) -> Turn:
+        # Its oldest part is let go of: a caller who is never understood must not fill the memory.
+        utterance = (self._unheard + utterance)[-MAX_UTTERANCE_BYTES:]
+        turn = self._new_turn(self._interrupted)
+        self._nursery.start_soon(self._follow, turn, partial(turn.answer, utterance))
         return turn
 
-    def _announce(self, text: str, ends_call: bool = False) -> None:
+    def _announce(self, text: str, ends_call: bool = False) -> Turn:
         turn = self._new_turn()
-        self._nursery.start_soon(self._follow, turn, turn.announce, text, ends_call)
+        self._nursery.start_soon(self._follow, turn, partial(turn.announce, text, ends_call))
+        return turn
 
-    def _new_turn(self) -> Turn:
-        self.turns += 1
-        self._turn = Turn(self._talk, f"t{self.turns}")
+    def _new_turn(self, interrupted: Turn | None = None) -> Turn:
+        self._turn = Turn(self._talk, f"t{next(self._names)}", interrupted)
         return self._turn
 
-    async def _follow(self, turn: Turn, act: Callable[..., object], *args: object) -> None:
+    async def _follow(self, turn: Turn, act: Callable[[], Awaitable[None]]) -> None:
         """Run a turn to its end, whatever end, and say so."""
-        await act(*args)  # type: ignore[misc]
-        self._post.send_nowait(TurnFinished(turn))
+        await act()
+        self.post.send_nowait(TurnFinished(turn))
 
     def _finish(self, turn: Turn) -> None:
         """Draw the consequences of a finished turn."""
         self._report(turn)
+        if turn.is_committed:
+            if turn.has_failed:
+                self._failures += 1
+            elif turn.words and turn.outcome is Outcome.HEARD:
+                self._failures = self._prompts = 0
         if turn is not self._turn:
             return
         self._turn = None
-        self._idle_since = trio.current_time()
-        limits, words = self._talk.agent.limits, self._talk.agent.persona.stock_words
-        if turn.words:
-            self._prompts = 0
-        self._failures = self._failures + 1 if turn.outcome is Outcome.FAILED else 0
-        if turn.reply.ends_call and turn.outcome is not Outcome.CUT:
-            self._hang_up("agent")
-        elif self._failures >= limits.failed_turns:
-            self._announce(words.give_up, ends_call=True)
+        if math.isfinite(self._idle_since):
+            self._idle_since = trio.current_time()
+        agent = self._talk.agent
+        if (turn.ends_call or turn.reply.ends_call) and turn.outcome is not Outcome.CUT:
+            self._hang_up("length" if turn is self._farewell else "agent")
+        elif self._failures >= agent.limits.failed_turns:
+            self._announce(agent.persona.stock_words.give_up, ends_call=True)
 
     def _report(self, turn: Turn) -> None:
         timeline = turn.timeline
@@ -200,7 +216,7 @@ class Pipeline:
                 speculations=timeline.speculations,
                 **timeline.breakdown(),
             )
-        if turn.outcome in (Outcome.HEARD, Outcome.NOTHING, Outcome.FAILED):
+        if turn.outcome in (Outcome.HEARD, Outcome.SILENT, Outcome.FAILED):
             self._talk.log.milestone("ready")
 
     def _idle_at(self) -> float:
@@ -213,11 +229,12 @@ class Pipeline:
     def _run_out_of_patience(self) -> None:
         """Nobody says anything, or everything has been said."""
         words, limits = self._talk.agent.persona.stock_words, self._talk.agent.limits
-        if trio.current_time() >= self._must_end_at:
-            self._must_end_at = math.inf
+        if trio.current_time() >= self._farewell_at:
+            self._farewell_at = math.inf
             if self._turn is not None:
                 self._turn.scope.cancel()
-            self._announce(words.goodbye, ends_call=True)
+            self._talk.player.release()
+            self._farewell = self._announce(words.goodbye, ends_call=True)
         elif self._prompts < limits.idle_prompts:
             self._prompts += 1
             self._announce(words.still_there)

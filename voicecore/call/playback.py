@@ -67,7 +67,7 @@ class Player:
         """When byte 0 of the current speech leaves the carrier's buffer, had it never run dry."""
         self._heard_from = -math.inf
         """The same at the caller's ear, as the newest mark tells: never earlier."""
-        self._clears = 0
+        self._must_clear = False
         self._turnstile = trio.Lock()
 
     def __repr__(self) -> str:
@@ -132,8 +132,8 @@ class Player:
     async def run(self) -> None:
         """Feed the line for ever.  The only task that writes to it."""
         while True:
-            if self._clears:
-                self._clears = 0
+            if self._must_clear:
+                self._must_clear = False
                 await self._send([Clear()])
                 continue
             speech, now = self._speech, trio.current_time()
@@ -181,7 +181,6 @@ class Player:
         if speech.first_sent_at is None:
             speech.first_sent_at = now
         dry_at = self._origin + speech.sent / SAMPLE_RATE
-        self._note_lateness(now - (dry_at - self._lead + FRAME_S))
         commands: list[Command] = []
         while speech.has_frame and self._due(speech, now) <= now + PRECISION_S:
             commands.append(Play(speech.take_frame()))
@@ -189,7 +188,9 @@ class Player:
             if (mark := speech.due_mark()) is not None:
                 commands.append(Mark(mark.name))
         await self._send(commands)
-        dry_for = trio.current_time() - dry_at
+        done = trio.current_time()
+        self._note_lateness(done - (dry_at - self._lead + FRAME_S))
+        dry_for = done - dry_at
         if dry_at > now and dry_for > 0:
             # The line took so long for it that the carrier's buffer ran dry meanwhile.
             self._count_silence(speech, dry_for)
@@ -202,8 +203,8 @@ class Player:
 
     async def _await_end(self, speech: Speech, now: float) -> None:
         """All is sent: wait for the last mark's echo, but not for ever."""
-        if speech.end == 0:
-            speech.done.set()
+        if speech.confirmed >= speech.end:
+            speech.done.set()  # also when there was nothing to hear
         give_up = self._origin + speech.end / SAMPLE_RATE + ECHO_PATIENCE_S
         if now >= give_up:
             speech.confirmed = speech.end
@@ -213,6 +214,6 @@ class Player:
     def _cut(self, speech: Speech) -> None:
         heard = self.heard(speech)
         if speech.first_sent_at is not None:
-            self._clears += 1
+            self._must_clear = True
         speech.cut(heard)
         self._alarm.ring()

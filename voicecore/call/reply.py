@@ -58,9 +58,16 @@ class Reply:
         self._begun_at: int | None = None
         """Where the first of `_clauses` begins in the speech, if it has."""
         self._spoken_clauses = 0
+        self._ready: dict[str, bytes] = {}
+        """Audio of texts that need no provider."""
 
     def __repr__(self) -> str:
         return f"<Reply {self.speech.name} {self._generated!r:.60}>"
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is anything to say, or to think about."""
+        return bool(self._messages or self._clauses or self._is_complete)
 
     @property
     def is_complete(self) -> bool:
@@ -90,17 +97,14 @@ class Reply:
         self._clauses.append(Clause(text, True))
         await self.produce()
 
-    async def say_audio(self, text: str, audio: bytes) -> None:
-        """Append ready audio."""
-        self.speech.spoken.begin(text, self.speech.end)
-        await self.speech.put(audio)
-        self.speech.spoken.complete()
-        self.speech.end_sentence()
-
-    def abandon(self) -> None:
-        """Nothing of what was not spoken yet is wanted any more."""
+    async def apologise(self, text: str, audio: bytes) -> None:
+        """A provider has failed: nothing of what was not spoken yet is wanted any more, nor is the
+        call's end, if the model asked for it.  Say this instead; it needs no provider."""
         self._clauses.clear()
-        self._is_complete, self._begun_at = True, None
+        self._begun_at, self.ends_call = None, False
+        self.speech.spoken.abandon()
+        self._ready = {text: audio}
+        await self.say(text)
 
     async def _think(self, send: trio.MemorySendChannel[Clause]) -> None:
         """Stream the LLM's words into clauses; first what is left from before a cut."""
@@ -120,6 +124,8 @@ class Reply:
             if patience.cancelled_caught:
                 raise ProviderError("llm", "timeout", "no word in time")
             await self._pass_on(self._splitter.flush(), send)
+            if self._timeline.first_clause is None and not self.ends_call:
+                raise ProviderError("llm", "garbage", "no words")
             self._is_complete = True
 
     def _prompt(self) -> tuple[Message, ...]:
@@ -186,7 +192,8 @@ class Reply:
     @asynccontextmanager
     async def _audio_of(self, text: str) -> AsyncIterator[AsyncIterable[bytes]]:
         """The audio of `text`: prepared, or from TTS."""
-        if (ready := self._agent.phrases.audio(text)) is not None:
+        ready = self._ready.get(text) or self._agent.phrases.audio(text)
+        if ready is not None:
             async with aclosing(_once(ready)) as stream:
                 yield stream
             return

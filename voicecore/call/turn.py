@@ -12,12 +12,13 @@ import enum
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
 from ..contracts import Transcript, Transcription
 from ..dialogue.history import History
-from ..errors import ProviderError
+from ..errors import ProviderError, leaves
 from .agent import Agent
 from .playback import Player
 from .reply import FIRST_S, Reply
@@ -37,8 +38,8 @@ class Outcome(enum.Enum):
     """The caller heard its end."""
     CUT = enum.auto()
     """It was cancelled: barge-in, lost speculation, hang-up."""
-    NOTHING = enum.auto()
-    """There were no words to answer."""
+    SILENT = enum.auto()
+    """There was nothing to say: no words to answer, or only a tool to call."""
     FAILED = enum.auto()
     """A provider failed; the caller heard an apology."""
 
@@ -55,21 +56,32 @@ class Conversation:
 
 
 class Turn:
-    """One turn.  Run one of `answer`, `announce`, in a task; `scope.cancel()` ends it."""
+    """One turn.  Run one of `answer`, `announce`, in a task; `scope.cancel()` ends it.
 
-    def __init__(self, conversation: Conversation, name: str) -> None:
+    `interrupted` is the turn that was cut for what the caller is saying now.
+    """
+
+    def __init__(
+        self, conversation: Conversation, name: str, interrupted: Turn | None = None
+    ) -> None:
         self.name = name
+        self.interrupted = interrupted
         self.scope = trio.CancelScope()
         self.gate = trio.Event()
         """Set when the turn is certain: its audio may leave, its words be remembered."""
+        self.finished = trio.Event()
+        """Set when nothing of it runs any more."""
         self.outcome = Outcome.RUNNING
+        self.has_failed = False
+        """Whether a provider has: the caller hears an apology, to its end or not."""
+        self.ends_call = False
         self.utterance = b""
         self.words: str | None = None
-        """What the caller said; None until the recogniser has answered."""
+        """What the caller said, empty if nothing; None until the recogniser has answered."""
         self.timeline = TurnTimeline(conversation.log, name)
         self._talk = conversation
         self._understood = trio.Event()
-        self.reply = self._new_reply()
+        self.reply = Reply(conversation.agent, conversation.player.new_speech(name), self.timeline)
 
     def __repr__(self) -> str:
         return f"<Turn {self.name} {self.outcome.name} gate={self.gate.is_set()}>"
@@ -79,49 +91,47 @@ class Turn:
         """Whether the turn is certain, and no speculation."""
         return self.gate.is_set()
 
-    async def answer(self, utterance: bytes, interrupted: Turn | None = None) -> None:
+    @property
+    def to_go_on_with(self) -> Turn | None:
+        """The turn to resume if this one was cut for nothing: itself, or what it was cut for."""
+        return self if self.reply.is_begun else self.interrupted
+
+    async def answer(self, utterance: bytes) -> None:
         """Understand `utterance`, reply, and wait until the reply was heard.
 
-        If there is nothing to understand, and `interrupted` was cut for it, that goes on instead.
+        If there is nothing to understand, the reply that was cut for it goes on instead.
         """
         self.utterance = utterance
         with self.scope:
-            try:
-                await self._answer()
-                if self.outcome is Outcome.NOTHING and interrupted is not None:
-                    await self._go_on(interrupted)
-            finally:
-                self._write_down()
+            self.timeline.began = trio.current_time()
+            await self._perform(self._think)
+            if self.words == "" and self.interrupted is not None and not self.has_failed:
+                await self._go_on(self.interrupted)
+        self.finished.set()
 
     async def announce(self, text: str, ends_call: bool = False) -> None:
         """Say a ready text: a greeting, an idle prompt, a goodbye."""
-        self.words = ""
+        self.words, self.ends_call = "", ends_call
         self.gate.set()
-        self.timeline.commit()
-        self.reply.ends_call = ends_call
+        self._understood.set()
         with self.scope:
-            try:
-                await self._perform(lambda: self.reply.say(text))
-            finally:
-                self._write_down()
-
-    async def _answer(self) -> None:
-        self.timeline.began = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._produce, self._think, name="production")
-            await self.gate.wait()
-            await self._understood.wait()
-            self.timeline.commit()
-            if self.words:
-                self._talk.history.caller_said(self.words)
-            await self._talk.player.play(self.reply.speech)
-        self._settle()
+            await self._perform(partial(self.reply.say, text))
+        self.finished.set()
 
     async def _perform(self, production: Callable[[], Awaitable[None]]) -> None:
+        """Produce, and play once that is certain.  What was heard is written down in any case,
+        before the providers of a cancelled turn have closed: the next turn's prompt needs it."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._produce, production, name="production")
-            await self._talk.player.play(self.reply.speech)
-        self._settle()
+            try:
+                await self.gate.wait()
+                await self._understood.wait()
+                self.timeline.commit()
+                if self.words:
+                    self._talk.history.caller_said(self.words)
+                await self._talk.player.play(self.reply.speech)
+            finally:
+                self._write_down()
 
     async def _think(self) -> None:
         self.words = await self._transcribe()
@@ -143,59 +153,42 @@ class Turn:
         try:
             await production()
         except* ProviderError as group:
-            for line in _lines(group):
-                _logger.warning("%s: turn %s failed: %s", self._talk.log.call_sid, self.name, line)
-            self.outcome = Outcome.FAILED
-            self.reply.abandon()
-            text = self._talk.agent.persona.stock_words.apology
+            for error in leaves(group):
+                _logger.warning("%s: turn %s failed: %s", self._talk.log.call_sid, self.name, error)
+            self.has_failed = True
             self._understood.set()
-            await self.reply.say_audio(text, self._talk.agent.phrases.apology(text))
+            text = self._talk.agent.persona.stock_words.apology
+            await self.reply.apologise(text, self._talk.agent.phrases.apology(text))
         self.reply.speech.finish()
 
     async def _go_on(self, interrupted: Turn) -> None:
-        """It was a cough: the reply that was cut for it goes on from the exact byte."""
+        """It was a cough: the reply that was cut for it goes on from where it was cut."""
+        await interrupted.finished.wait()
         self._talk.log.milestone("resumed", turn=interrupted.name)
-        self.outcome = Outcome.RUNNING
         self.name, self.reply = interrupted.name, interrupted.reply
+        self.ends_call = interrupted.ends_call
         self.timeline.last_voiced = None  # no answer, so no response gap
         self.reply.speech.rewind()
         await self._perform(self.reply.produce)
 
-    def _settle(self) -> None:
-        """Both production and playback have come to their end."""
-        if self.outcome is Outcome.RUNNING:
-            self.outcome = Outcome.HEARD if self.reply.speech.end else Outcome.NOTHING
-
     def _write_down(self) -> None:
-        """Commit what was heard; also on the way out of a cancelled turn."""
+        """Commit what was heard."""
         speech = self.reply.speech
-        if self.outcome is Outcome.RUNNING or not speech.done.is_set():
+        if not speech.done.is_set():
             self.outcome = Outcome.CUT
-        heard = speech.spoken.text
-        if self.outcome is Outcome.CUT:
-            heard = speech.spoken.heard(speech.confirmed)
+        elif self.has_failed:
+            self.outcome = Outcome.FAILED
+        else:
+            self.outcome = Outcome.HEARD if speech.end else Outcome.SILENT
         if self.is_committed:
+            cut = self.outcome is Outcome.CUT
+            heard = speech.spoken.heard(speech.confirmed) if cut else speech.spoken.text
             is_whole = self.reply.is_complete and heard == speech.spoken.text
-            was_cut = self.outcome is Outcome.CUT and not is_whole
-            self._talk.history.agent_said(self.name, heard, interrupted=was_cut)
+            self._talk.history.agent_said(self.name, heard, interrupted=cut and not is_whole)
         self.timeline.first_sent = speech.first_sent_at
-
-    def _new_reply(self) -> Reply:
-        return Reply(self._talk.agent, self._talk.player.new_speech(self.name), self.timeline)
 
 
 def _clean(text: str) -> str:
     """Words only: no control characters, no more than a turn can hold."""
     printable = "".join(c if c.isprintable() else " " for c in text[:MAX_TRANSCRIPT_CHARACTERS])
     return " ".join(printable.split())
-
-
-def _lines(group: BaseExceptionGroup[ProviderError]) -> list[str]:
-    """The messages of a group's leaves."""
-    lines = []
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            lines += _lines(error)
-        else:
-            lines.append(str(error))
-    return lines

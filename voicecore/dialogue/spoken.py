@@ -55,7 +55,7 @@ class Spoken:
     @property
     def text(self) -> str:
         """Everything that was given to TTS so far."""
-        return " ".join(clause.text for clause in self._clauses)
+        return " ".join(clause.text for clause in self._clauses if clause.text)
 
     def begin(self, text: str, position: int) -> None:
         """The audio of `text` starts at `position`."""
@@ -73,12 +73,19 @@ class Spoken:
             clause.is_whole = True
             self._pace.learn(clause.text, clause.end - clause.start)
 
+    def abandon(self) -> None:
+        """No more audio of the newest clause will come: of its text, what has audio was spoken."""
+        if self._clauses and not self._clauses[-1].is_whole:
+            clause = self._clauses[-1]
+            share = (clause.end - clause.start) / max(1.0, self._length(clause))
+            clause.text, clause.is_whole = _whole_words(clause.text, share), True
+
     def heard(self, position: int) -> str:
         """Return the words that were heard when `position` bytes had been played."""
         words: list[str] = []
         for clause in self._clauses:
             end = clause.start + self._length(clause)
-            if position >= end > clause.start:
+            if position >= end and (clause.is_whole or end > clause.start):
                 words.append(clause.text)
                 continue
             if position > clause.start:

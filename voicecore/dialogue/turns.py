@@ -58,9 +58,7 @@ class SpeechStarted:
 
 @dataclass(frozen=True, slots=True)
 class SpeechConfirmed:
-    """It is speech that has lasted for the barge-in time; `voiced_ms` of it so far."""
-
-    voiced_ms: int
+    """It is speech that has lasted for the barge-in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,6 @@ class SpeechPaused:
     """The turn may be over.  `utterance` is all of it so far, with pre-roll, as mu-law."""
 
     utterance: bytes
-    silence_frames: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +85,6 @@ class TurnEnded:
     utterance: bytes
     silence_frames: int
     confirmed: bool
-    confidence: float
 
 
 TurnEvent = (
@@ -221,13 +217,11 @@ class Detector:
             return SpeechStarted(self.confidence, self._frames * FRAME_MS)
         if kind is SpeechConfirmed:
             self._confirmed = True
-            return SpeechConfirmed(self._voiced * FRAME_MS)
+            return SpeechConfirmed()
         if kind is SpeechPaused:
-            return SpeechPaused(b"".join(self._utterance), self._silence)
+            return SpeechPaused(b"".join(self._utterance))
         if kind is TurnEnded:
-            ended = TurnEnded(
-                b"".join(self._utterance), self._silence, self._confirmed, self.confidence
-            )
+            ended = TurnEnded(b"".join(self._utterance), self._silence, self._confirmed)
             self._begin_quiet()
             return ended
         return SpeechResumed() if kind is SpeechResumed else SpeechDoubted()

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import trio
 from trio_websocket import ConnectionClosed
 from wsproto.utilities import ProtocolError as WebSocketError
 
-from ..errors import CallRefused, LineClosed, RemoteProtocolError
+from ..errors import CallRefused, LineClosed, RemoteProtocolError, leaves
 
 log = logging.getLogger("voicecore.server")
 
@@ -44,7 +44,7 @@ async def contain(
     try:
         await task()
     except* Exception as group:  # noqa: BLE001  the one place
-        errors = list(_leaves(group))
+        errors = list(leaves(group))
         ours = next((error for error in errors if not isinstance(error, _PEERS_DOING)), None)
         worst = ours or errors[0]
         if ours is not None:
@@ -54,14 +54,6 @@ async def contain(
             log.info("%s ended", what, extra={"call": call_sid(), "fields": why})
         code = _close_code(worst)
     return code
-
-
-def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 def _close_code(error: Exception) -> int:

@@ -1,8 +1,11 @@
-"""The WebSocket frames in a stream of bytes: counted and measured, not decoded.  Pure.
+"""The WebSocket frames in a stream of bytes: counted, measured, and decoded where plain.  Pure.
 
 The WebSocket library bounds a message in characters and not in fragments, and has no limit on
 frames a second.  Both are judged here, from the frames' heads alone (RFC 6455, section 5.2), before
 the library sees a byte.
+
+And nearly all of a media stream are whole, masked text frames of one form, fifty a second a call:
+`plain_texts` decodes those for a fifth of the library's price, and leaves it everything else.
 """
 
 from __future__ import annotations
@@ -18,11 +21,13 @@ class FrameScanner:
     __slots__ = (
         "_fragments",
         "_head",
+        "_is_open",
         "_max_bytes",
         "_max_fragments",
         "_message",
         "_skip",
         "closed",
+        "messages",
     )
 
     def __init__(self, max_bytes: int, max_fragments: int) -> None:
@@ -31,8 +36,32 @@ class FrameScanner:
         self._head = b""
         self._skip = 0
         self._message = self._fragments = 0
+        self._is_open = False
+        self.messages = 0
+        """Text and binary messages that were complete so far."""
         self.closed = False
         """Whether a close frame has come by."""
+
+    def plain_texts(self, data: bytes) -> tuple[list[str], bytes]:
+        """Split off the whole plain text frames that `data` begins with; return them and the rest.
+
+        Plain: final, masked, 126 bytes to 64 KiB, and valid UTF-8.  The rest is for `feed`.
+        """
+        texts: list[str] = []
+        at, size = 0, len(data)
+        if self._skip or self._head or self._is_open or self.closed:
+            return texts, data
+        while size - at > 8 and data[at] == 0x81 and data[at + 1] == 0xFE:
+            length = data[at + 2] << 8 | data[at + 3]
+            end = at + 8 + length
+            if end > size or length > self._max_bytes:
+                break
+            try:
+                texts.append(_unmasked(data[at + 8 : end], data[at + 4 : at + 8]).decode())
+            except UnicodeDecodeError:
+                break  # the library knows what to say to that
+            at = end
+        return texts, data[at:] if at else data
 
     def feed(self, data: bytes) -> int:
         """Return how many frames begin in `data`.
@@ -40,21 +69,6 @@ class FrameScanner:
         Raises:
             RemoteProtocolError: a message is longer than allowed (close code 1009).
         """
-        # A read is nearly always one whole message such as Twilio sends fifty times a second:
-        # final text frame, masked, 126 to 65,535 bytes.
-        size = len(data)
-        if (
-            size > 8
-            and not self._skip
-            and not self._head
-            and data[0] == 0x81
-            and data[1] == 0xFE
-            and (data[2] << 8 | data[3]) + 8 == size
-        ):
-            return 1
-        return self._walk(data)
-
-    def _walk(self, data: bytes) -> int:
         data, self._head = self._head + data, b""
         at, end, frames = self._skip, len(data), 0
         while at < end:
@@ -67,23 +81,33 @@ class FrameScanner:
                 break
             length = int.from_bytes(data[at + 2 : at + 2 + extra]) if extra else length_code
             frames += 1
-            self._begin(data[at] & 0x0F, length)
+            self._begin(data[at], length)
             at = payload + length
         self._skip = at - end
         return frames
 
-    def _begin(self, opcode: int, length: int) -> None:
+    def _begin(self, first_byte: int, length: int) -> None:
+        opcode = first_byte & 0x0F
         if opcode >= CLOSE:
             self.closed = self.closed or opcode == CLOSE
             return
         if opcode:
             self._message = self._fragments = 0
+        self._is_open = not first_byte & 0x80
+        self.messages += not self._is_open
         self._message += length
         self._fragments += 1
         if self._message > self._max_bytes:
             raise RemoteProtocolError(f"message of more than {self._max_bytes} bytes", 1009)
         if self._fragments > self._max_fragments:
             raise RemoteProtocolError(f"message of more than {self._max_fragments} fragments", 1009)
+
+
+def _unmasked(payload: bytes, mask: bytes) -> bytes:
+    """Undo a client's masking, as one long integer: the quickest way without another library."""
+    size = len(payload)
+    key = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(size)
 
 
 class FrameBudget:

@@ -86,7 +86,7 @@ class MediaStreams:
             )
             websocket = await request.accept()
             stream.failure_code = lambda: websocket.closed.code if websocket.closed else None
-            line = WebSocketLine(websocket, stream.write_now)
+            line = WebSocketLine(websocket, stream)
             log.info("WebSocket connected")
             nursery.start_soon(keep_alive, websocket, stream, name="ping")
             with scope:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import trio
 
 from ..call.line import CLOSE_S, SEND_S
-from ..errors import RemoteProtocolError
+from ..errors import LineClosed, RemoteProtocolError
 from .frames import FrameBudget, FrameScanner
 from .limits import (
     FRAME_BURST,
@@ -38,6 +38,9 @@ HANDSHAKE = (
 )
 CLOSE_FRAME = b"\x88"
 
+INBOX_MESSAGES = 64
+"""Messages that wait for the line; full: the peer is not read."""
+
 Offence = Callable[[RemoteProtocolError], None]
 
 
@@ -51,13 +54,17 @@ class MediaTransport(trio.abc.Stream):
         self._handshake = HANDSHAKE.format(key=key).encode()
         self._accepted = trio.Event()
         self._early = early
+        self._inbox, self.inbox = trio.open_memory_channel[str | int](INBOX_MESSAGES)
+        """Messages in order; a number: the next so many are the library's."""
         self._on_offence = on_offence
         self._scanner = FrameScanner(MESSAGE_BYTES, MESSAGE_FRAGMENTS)
         self._budget = FrameBudget(FRAME_RATE, FRAME_BURST, trio.current_time())
         self._resume_at = 0.0
         self._unsent = b""
         self._close_sent = False
-        self._sending = self._closing = False
+        self._closing = False
+        self._senders = 0
+        self._send_lock = trio.Lock()
         self._closed = trio.Event()
         self._reading_out: trio.Event | None = None
         self.listening = False
@@ -79,21 +86,51 @@ class MediaTransport(trio.abc.Stream):
         if self._resume_at:
             await trio.sleep_until(self._resume_at)
             self._resume_at = 0.0
-        data = await self._read()
-        now = self.heard_at = trio.current_time()
         try:
-            wait = self._budget.spend(self._scanner.feed(data), now)
-            if wait:
-                self._resume_at = now + wait
-                if self._budget.strained_for(now) > THROTTLED_S:
-                    raise RemoteProtocolError("too many messages", 1008)
-        except RemoteProtocolError as offence:
-            self._on_offence(offence)
-            self._reading_out = trio.Event()
-            await self._read_to_the_end()
-            self._reading_out.set()
-            return b""
-        return data
+            return await self._receive()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._inbox.close()
+            raise
+
+    async def _receive(self) -> bytes:
+        """Read until there is something for the library; the plain messages are for the line."""
+        while True:
+            data = await self._read()
+            try:
+                rest = await self._take(data)
+            except RemoteProtocolError as offence:
+                self._on_offence(offence)
+                self._reading_out = trio.Event()
+                await self._read_to_the_end()
+                self._reading_out.set()
+                rest = data = b""
+            if rest or not data:
+                if not data:
+                    self._inbox.close()
+                return rest
+            if self._resume_at:
+                await trio.sleep_until(self._resume_at)
+                self._resume_at = 0.0
+
+    async def _take(self, data: bytes) -> bytes:
+        """Put plain messages into the inbox, in order with the library's; return what is its."""
+        texts, rest = self._scanner.plain_texts(data)
+        before = self._scanner.messages
+        frames = len(texts) + self._scanner.feed(rest)
+        now = self.heard_at = trio.current_time()
+        wait = self._budget.spend(frames, now)
+        if wait:
+            self._resume_at = now + wait
+            if self._budget.strained_for(now) > THROTTLED_S:
+                raise RemoteProtocolError("too many messages", 1008)
+        try:
+            for text in texts:
+                await self._inbox.send(text)
+            if self._scanner.messages > before:
+                await self._inbox.send(self._scanner.messages - before)
+        except trio.BrokenResourceError:
+            pass  # nobody listens any more
+        return rest
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data` whole, even if the caller is cancelled meanwhile.
@@ -102,23 +139,41 @@ class MediaTransport(trio.abc.Stream):
             BrokenResourceError: the peer is gone, or took nothing for `SEND_S`.
         """
         self._close_sent = self._close_sent or bytes(data[:1]) == CLOSE_FRAME
-        data, self._unsent = self._unsent + data, b""
-        self._sending = True
-        with trio.CancelScope(deadline=trio.current_time() + SEND_S, shield=True) as patience:
-            await self._transport.send_all(data)
-        self._sending = False
+        self._senders += 1
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + SEND_S, shield=True) as patience:
+                async with self._send_lock:
+                    data, self._unsent = self._unsent + data, b""
+                    await self._transport.send_all(data)
+        finally:
+            self._senders -= 1
         if patience.cancelled_caught:
             await self.abort()
             raise trio.BrokenResourceError(f"nothing taken for {SEND_S:.0f} s")
         self._accepted.set()
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether the kernel took only a part of what `write_now` was given."""
+        return bool(self._unsent)
+
+    async def flush(self) -> None:
+        """Send what the kernel had no room for.
+
+        Raises:
+            LineClosed: the peer is gone, or took nothing for `SEND_S`.
+        """
+        try:
+            await self.send_all(b"")
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise LineClosed(str(error)) from None
+
     def write_now(self, frames: bytes) -> bool:
         """Write whole frames without waiting; return false if that is not possible now.
 
-        What the kernel has no room for is kept, goes first when the next is sent, and until then
-        nothing more is taken here: so the peer that reads too slowly meets `send_all`'s deadline.
+        What the kernel has no room for is kept, and goes first when anything else is sent.
         """
-        if self._unsent or self._sending or self._close_sent or not self._accepted.is_set():
+        if self._unsent or self._senders or self._close_sent or not self._accepted.is_set():
             return False
         if not isinstance(self._transport, trio.SocketStream):
             return False
@@ -154,13 +209,15 @@ class MediaTransport(trio.abc.Stream):
         try:
             with trio.move_on_after(CLOSE_S):
                 code = self.failure_code()
-                if code in (1002, 1007) and not self._close_sent and not self._sending:
+                if code in (1002, 1007) and not self._close_sent and not self._senders:
                     # The library closes on a malformed frame without telling the peer.
-                    await self._transport.send_all(CLOSE_FRAME + struct.pack("!BH", 2, code))
+                    await self._transport.send_all(
+                        self._unsent + CLOSE_FRAME + struct.pack("!BH", 2, code)
+                    )
                 if self._reading_out is not None:
                     await self._reading_out.wait()
                 agreed = self._close_sent and self._scanner.closed
-                if not agreed and not self.listening and not self._sending:
+                if not agreed and not self.listening and not self._senders:
                     await linger(self._transport)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             pass

@@ -23,10 +23,9 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """The caller's sound: raw mu-law of any length, `timestamp_ms` after the stream's start."""
+    """The caller's sound: raw mu-law of any length."""
 
     audio: bytes
-    timestamp_ms: int
 
 
 @dataclass(frozen=True, slots=True)

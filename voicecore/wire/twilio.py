@@ -80,7 +80,6 @@ class _StartBody(msgspec.Struct):
 class _MediaBody(msgspec.Struct):
     payload: bytes
     """Base64 on the wire; msgspec decodes it strictly, in the same pass as the JSON."""
-    timestamp: str = "0"
     track: str = "inbound"
 
 
@@ -186,9 +185,7 @@ class MediaStream:
         body = message.media
         if body.track != "inbound":
             return self._ignore(f"media of track {body.track!r:.40}")
-        if not body.timestamp.isascii() or not body.timestamp.isdigit():
-            return self._ignore("media without a timestamp")
-        return Media(body.payload, int(body.timestamp[:15]))
+        return Media(body.payload)
 
     def _event(self, message: Any) -> Event:
         match message:
