@@ -11,7 +11,7 @@ import json
 import struct
 from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -213,7 +213,7 @@ class Stream:
         self._usual = (len(message), message[: message.index(payload.encode())], audio_bytes)
         return audio_bytes
 
-    def _message(self, event: str, body: dict[str, object]) -> bytes:
+    def _message(self, event: str, body: Mapping[str, object]) -> bytes:
         self._sequence += 1
         head = {"event": event, "sequenceNumber": str(self._sequence)}
         return frame(json.dumps({**head, event: body, "streamSid": self._sid}).encode())

@@ -16,13 +16,13 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import client
 import numpy as np
 import trio
 import trio.testing
-from trio_websocket import wrap_server_stream
 
 from voicecore.audio import FRAME_BYTES, SILENCE_FRAME, mulaw, wav
 from voicecore.audio.framing import Framer
@@ -30,18 +30,18 @@ from voicecore.audio.vad import GatedVad
 from voicecore.audio.voicing import Voicing
 from voicecore.call.agent import Agent, CallLimits, Persona
 from voicecore.call.call import open_call
-from voicecore.call.line import WebSocketLine
-from voicecore.contracts import LLM, STT, TTS, Transcript
+from voicecore.contracts import LLM, STT, TTS, Line, Transcript
 from voicecore.dialogue.turns import Detector, TurnRules
 from voicecore.errors import LineClosed
-from voicecore.server.limits import MEDIA_READ_BYTES, MESSAGE_BYTES
-from voicecore.server.transport import MediaTransport
+from voicecore.server.admission import Admit
+from voicecore.server.media import Ending
+from voicecore.server.serve import serve_lines
+from voicecore.settings import Settings
 from voicecore.wire.events import Play
 from voicecore.wire.twilio import MediaStream
 
 RECORDINGS = Path(__file__).resolve().parent.parent / "tests" / "audio"
 SID = "MZ" + "0" * 32
-KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
 def media(payload: bytes, number: int = 1) -> str:
@@ -150,28 +150,26 @@ async def channel(count: int) -> float:
 
 
 @asynccontextmanager
-async def open_line() -> AsyncIterator[tuple[WebSocketLine, socket.socket]]:
-    """A line as the server makes it, and the carrier's end of its socket."""
-    ours, theirs = socket.socketpair()
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-    with theirs:
-        async with trio.open_nursery() as nursery:
-            transport = MediaTransport(stream, KEY, b"", _no_offence)
-            request = await wrap_server_stream(
-                nursery,
-                transport,
-                max_message_size=MESSAGE_BYTES,
-                receive_buffer_size=MEDIA_READ_BYTES,
-            )
-            line = WebSocketLine(await request.accept(), transport.write_now)
-            theirs.recv(65536)
-            yield line, theirs
-            await transport.abort()
+async def open_line() -> AsyncIterator[tuple[Line, socket.socket]]:
+    """A line as the server gives it to a call, and the carrier's end of its connection."""
+    lines, arrived = trio.open_memory_channel[Line](1)
+
+    async def converse(line: Line, admit: Admit) -> Ending:
+        lines.send_nowait(line)
+        await trio.sleep_forever()
+        raise AssertionError
+
+    settings = Settings(_env_file=None, host="127.0.0.1", port=0)  # type: ignore[call-arg]
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve_lines, converse, settings))
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as carrier:
+            carrier.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            place = {"path": "/media-stream", "host": "127.0.0.1", "port": server.port}
+            carrier.send(client.UPGRADE.format(**place).encode())
+            line = await arrived.receive()
+            carrier.recv(65536)
+            yield line, carrier
             nursery.cancel_scope.cancel()
-
-
-def _no_offence(offence: Exception) -> None:
-    raise AssertionError(offence)
 
 
 async def websocket_in(count: int) -> float:

@@ -253,7 +253,7 @@ async def run(options: argparse.Namespace) -> None:
     delays = Delays(*(getattr(options, name) / 1000 for name in ("stt_ms", "llm_ms")))
     delays.token, delays.tts = options.token_ms / 1000, options.tts_ms / 1000
     tts = CannedTTS(delays)
-    settings = Settings(
+    settings = Settings(  # type: ignore[call-arg]
         _env_file=None, host="127.0.0.1", port=options.port, greeting=GREETING, drain_s=1
     )
     agent = agent_from(settings, CannedSTT(delays), CannedLLM(delays), tts)

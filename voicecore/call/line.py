@@ -7,6 +7,7 @@ shielded, and has a deadline instead.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Protocol
 
 import trio
@@ -30,8 +31,15 @@ class Shortcut(Protocol):
     The library's way costs three times as much.  What is not plain goes through the library.
     """
 
-    inbox: trio.MemoryReceiveChannel[str | int]
-    """Messages that were decoded and, in their order, the number of those that the library has."""
+    async def read(self) -> tuple[list[str], int]:
+        """Read once: messages, and how many the library has got after them.
+
+        Raises:
+            RemoteProtocolError: the peer breaks a limit.
+        """
+
+    async def drain(self) -> None:
+        """Let the library have what still comes, while it closes."""
 
     @property
     def has_unsent(self) -> bool:
@@ -50,6 +58,7 @@ class WebSocketLine:
     def __init__(self, websocket: WebSocketConnection, shortcut: Shortcut | None = None) -> None:
         self._websocket = websocket
         self._shortcut = shortcut
+        self._texts: deque[str] = deque()
         self._library_has = 0
 
     async def receive(self) -> str:
@@ -60,16 +69,15 @@ class WebSocketLine:
 
         Raises:
             LineClosed: the carrier is gone.
+            RemoteProtocolError: it breaks a limit of the transport.
         """
-        if self._shortcut is not None and not self._library_has:
-            try:
-                next_ = await self._shortcut.inbox.receive()
-                if isinstance(next_, str):
-                    return next_
-                self._library_has = next_
-            except trio.EndOfChannel:
-                pass  # the library says why
-        self._library_has = max(0, self._library_has - 1)
+        if self._shortcut is not None:
+            while not self._texts and not self._library_has:
+                texts, self._library_has = await self._shortcut.read()
+                self._texts.extend(texts)
+            if self._texts:
+                return self._texts.popleft()
+            self._library_has -= 1
         try:
             message = await self._websocket.get_message()
         except ConnectionClosed as error:
@@ -111,10 +119,14 @@ class WebSocketLine:
         """Close with a WebSocket code; after `CLOSE_S` without the carrier's consent."""
         short = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
         with trio.move_on_after(CLOSE_S):
-            try:
-                await self._websocket.aclose(code, short or None)
-            except (ConnectionClosed, LocalProtocolError):
-                pass  # closed by the carrier at the same moment
+            async with trio.open_nursery() as nursery:
+                if self._shortcut is not None and self._websocket.closed is None:
+                    nursery.start_soon(self._shortcut.drain, name="drain")
+                try:
+                    await self._websocket.aclose(code, short or None)
+                except (ConnectionClosed, LocalProtocolError):
+                    pass  # closed by the carrier at the same moment
+                nursery.cancel_scope.cancel()
 
 
 def text_frame(text: str) -> bytes:

@@ -19,6 +19,7 @@ class FrameScanner:
     """Follows one direction of a WebSocket, fed in pieces of any size."""
 
     __slots__ = (
+        "_begun",
         "_fragments",
         "_head",
         "_is_open",
@@ -40,7 +41,9 @@ class FrameScanner:
         self.messages = 0
         """Text and binary messages that were complete so far."""
         self.closed = False
-        """Whether a close frame has come by."""
+        """Whether a whole close frame has come by."""
+        self._begun = 0
+        """The first byte of the frame whose payload is still coming; 0: none is."""
 
     def plain_texts(self, data: bytes) -> tuple[list[str], bytes]:
         """Split off the whole plain text frames that `data` begins with; return them and the rest.
@@ -71,6 +74,8 @@ class FrameScanner:
         """
         data, self._head = self._head + data, b""
         at, end, frames = self._skip, len(data), 0
+        if at <= end:
+            self._complete()
         while at < end:
             length_code = data[at + 1] & 0x7F if at + 1 < end else 0
             extra = 2 if length_code == 126 else 8 if length_code == 127 else 0
@@ -83,24 +88,34 @@ class FrameScanner:
             frames += 1
             self._begin(data[at], length)
             at = payload + length
+            if at <= end:
+                self._complete()
         self._skip = at - end
         return frames
 
     def _begin(self, first_byte: int, length: int) -> None:
+        self._begun = first_byte
         opcode = first_byte & 0x0F
         if opcode >= CLOSE:
-            self.closed = self.closed or opcode == CLOSE
             return
         if opcode:
             self._message = self._fragments = 0
         self._is_open = not first_byte & 0x80
-        self.messages += not self._is_open
         self._message += length
         self._fragments += 1
         if self._message > self._max_bytes:
             raise RemoteProtocolError(f"message of more than {self._max_bytes} bytes", 1009)
         if self._fragments > self._max_fragments:
             raise RemoteProtocolError(f"message of more than {self._max_fragments} fragments", 1009)
+
+    def _complete(self) -> None:
+        """The payload of the frame that was begun, if one was, is all here."""
+        opcode, is_final = self._begun & 0x0F, self._begun & 0x80
+        if self._begun and opcode >= CLOSE:
+            self.closed = self.closed or opcode == CLOSE
+        elif self._begun:
+            self.messages += bool(is_final)
+        self._begun = 0
 
 
 def _unmasked(payload: bytes, mask: bytes) -> bytes:

@@ -12,7 +12,6 @@ from wsproto.utilities import LocalProtocolError
 
 from ..call.line import WebSocketLine
 from ..contracts import Line
-from ..errors import RemoteProtocolError
 from ..wire.events import Started
 from .admission import Admission, Admit
 from .boundary import GONE, contain
@@ -73,11 +72,7 @@ class MediaStreams:
         self, transport: trio.abc.Stream, upgrade: tuple[str, bytes], scope: trio.CancelScope
     ) -> None:
         async with trio.open_nursery() as nursery:
-
-            def reject(offence: RemoteProtocolError) -> None:
-                nursery.start_soon(line.aclose, offence.close_code, str(offence), name="reject")
-
-            stream = MediaTransport(transport, *upgrade, reject)
+            stream = MediaTransport(transport, *upgrade)
             request = await wrap_server_stream(
                 nursery,
                 stream,

@@ -6,8 +6,9 @@ Rules that hold here:
   codecs whose errors nothing catches.
 * A write is never torn: it is shielded, and has a deadline instead.  A peer that takes nothing for
   `SEND_S` loses its connection.
-* A peer that sends too much is not read.  One that breaks a limit is reported once to `on_offence`
-  and read on without a word, so that its close frame does not get lost in a reset.
+* A peer that sends too much is not read.  One that breaks a limit is closed, and read on until its
+  own close frame, so that ours does not get lost in a reset.
+* The line reads (`read`, then `drain` while it closes); the library gets what is not plain.
 """
 
 from __future__ import annotations
@@ -38,25 +39,17 @@ HANDSHAKE = (
 )
 CLOSE_FRAME = b"\x88"
 
-INBOX_MESSAGES = 64
-"""Messages that wait for the line; full: the peer is not read."""
-
-Offence = Callable[[RemoteProtocolError], None]
-
 
 class MediaTransport(trio.abc.Stream):
     """A connection that was upgraded.  `early` is what the peer sent behind its request."""
 
-    def __init__(
-        self, transport: trio.abc.Stream, key: str, early: bytes, on_offence: Offence
-    ) -> None:
+    def __init__(self, transport: trio.abc.Stream, key: str, early: bytes) -> None:
         self._transport = transport
+        self._socket = transport.socket if isinstance(transport, trio.SocketStream) else None
         self._handshake = HANDSHAKE.format(key=key).encode()
-        self._accepted = trio.Event()
+        self._accepted = False
         self._early = early
-        self._inbox, self.inbox = trio.open_memory_channel[str | int](INBOX_MESSAGES)
-        """Messages in order; a number: the next so many are the library's."""
-        self._on_offence = on_offence
+        self._to_library, self._for_library = trio.open_memory_channel[bytes](0)
         self._scanner = FrameScanner(MESSAGE_BYTES, MESSAGE_FRAGMENTS)
         self._budget = FrameBudget(FRAME_RATE, FRAME_BURST, trio.current_time())
         self._resume_at = 0.0
@@ -66,7 +59,7 @@ class MediaTransport(trio.abc.Stream):
         self._senders = 0
         self._send_lock = trio.Lock()
         self._closed = trio.Event()
-        self._reading_out: trio.Event | None = None
+        self._peer_gone = trio.Event()
         self.listening = False
         """Whether we wait for the peer to send something."""
         self.heard_at = trio.current_time()
@@ -76,61 +69,61 @@ class MediaTransport(trio.abc.Stream):
         _prepare(transport)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return the next bytes that the WebSocket layer may see; empty at the end."""
+        """Return the next bytes that the WebSocket library may see; empty at the end."""
         if self._handshake:
             handshake, self._handshake = self._handshake, b""
             await trio.lowlevel.checkpoint()
             return handshake
-        if not self._accepted.is_set():
-            await self._accepted.wait()
+        try:
+            return await self._for_library.receive()
+        except trio.EndOfChannel:
+            return b""
+
+    async def read(self) -> tuple[list[str], int]:
+        """Read once: return the plain messages, and how many the library has got after them.
+
+        At the end the library has one more, the news of it.
+
+        Raises:
+            RemoteProtocolError: the peer breaks a limit; its `close_code` says which.
+        """
         if self._resume_at:
             await trio.sleep_until(self._resume_at)
             self._resume_at = 0.0
-        try:
-            return await self._receive()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._inbox.close()
-            raise
-
-    async def _receive(self) -> bytes:
-        """Read until there is something for the library; the plain messages are for the line."""
-        while True:
-            data = await self._read()
-            try:
-                rest = await self._take(data)
-            except RemoteProtocolError as offence:
-                self._on_offence(offence)
-                self._reading_out = trio.Event()
-                await self._read_to_the_end()
-                self._reading_out.set()
-                rest = data = b""
-            if rest or not data:
-                if not data:
-                    self._inbox.close()
-                return rest
-            if self._resume_at:
-                await trio.sleep_until(self._resume_at)
-                self._resume_at = 0.0
-
-    async def _take(self, data: bytes) -> bytes:
-        """Put plain messages into the inbox, in order with the library's; return what is its."""
-        texts, rest = self._scanner.plain_texts(data)
+        data = await self._read()
         before = self._scanner.messages
+        texts, rest = self._scanner.plain_texts(data)
         frames = len(texts) + self._scanner.feed(rest)
         now = self.heard_at = trio.current_time()
-        wait = self._budget.spend(frames, now)
-        if wait:
+        if wait := self._budget.spend(frames, now):
             self._resume_at = now + wait
             if self._budget.strained_for(now) > THROTTLED_S:
                 raise RemoteProtocolError("too many messages", 1008)
+        if rest or not data:
+            await self._pass_on(rest)
+        ended = not data or self._scanner.closed
+        return texts, self._scanner.messages - before + ended
+
+    async def drain(self) -> None:
+        """Read on until the peer's close frame or its end; the library gets that, and all else."""
+        while not self._scanner.closed:
+            data = await self._read()
+            try:
+                self._scanner.feed(data)
+            except RemoteProtocolError:
+                continue  # it has been told already
+            await self._pass_on(data)
+            if not data:
+                return
+
+    async def _pass_on(self, data: bytes) -> None:
         try:
-            for text in texts:
-                await self._inbox.send(text)
-            if self._scanner.messages > before:
-                await self._inbox.send(self._scanner.messages - before)
-        except trio.BrokenResourceError:
-            pass  # nobody listens any more
-        return rest
+            if data:
+                await self._to_library.send(data)
+            else:
+                self._to_library.close()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the library has closed
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data` whole, even if the caller is cancelled meanwhile.
@@ -150,7 +143,7 @@ class MediaTransport(trio.abc.Stream):
         if patience.cancelled_caught:
             await self.abort()
             raise trio.BrokenResourceError(f"nothing taken for {SEND_S:.0f} s")
-        self._accepted.set()
+        self._accepted = True
 
     @property
     def has_unsent(self) -> bool:
@@ -173,12 +166,12 @@ class MediaTransport(trio.abc.Stream):
 
         What the kernel has no room for is kept, and goes first when anything else is sent.
         """
-        if self._unsent or self._senders or self._close_sent or not self._accepted.is_set():
+        if self._unsent or self._senders or self._close_sent or not self._accepted:
             return False
-        if not isinstance(self._transport, trio.SocketStream):
+        if self._socket is None:
             return False
         try:
-            written = os.write(self._transport.socket.fileno(), frames)
+            written = os.write(self._socket.fileno(), frames)
         except OSError:
             return False  # full, or broken: the way that waits finds out which
         self._unsent = frames[written:]
@@ -214,35 +207,49 @@ class MediaTransport(trio.abc.Stream):
                     await self._transport.send_all(
                         self._unsent + CLOSE_FRAME + struct.pack("!BH", 2, code)
                     )
-                if self._reading_out is not None:
-                    await self._reading_out.wait()
                 agreed = self._close_sent and self._scanner.closed
-                if not agreed and not self.listening and not self._senders:
-                    await linger(self._transport)
+                if not agreed and not self._senders:
+                    await self._linger()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             pass
         finally:
             self._closed.set()
+            self._to_library.close()
             await trio.aclose_forcefully(self._transport)
 
+    async def _linger(self) -> None:
+        """End our side, and let the peer end its own: by the line, if that is reading, or by us."""
+        if not self.listening:
+            await linger(self._transport)
+        elif isinstance(self._transport, trio.abc.HalfCloseableStream):
+            await self._transport.send_eof()
+            with trio.move_on_after(LINGER_S):
+                await self._peer_gone.wait()
+
     async def _read(self) -> bytes:
+        """Return what the peer has sent; empty when it has gone, in whatever way."""
         if self._early:
             data, self._early = self._early[:MEDIA_READ_BYTES], self._early[MEDIA_READ_BYTES:]
             await trio.lowlevel.checkpoint()
             return data
         self.listening = True
         try:
-            return bytes(await self._transport.receive_some(MEDIA_READ_BYTES))
+            data = await self._read_socket()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
         finally:
             self.listening = False
+        if not data:
+            self._peer_gone.set()
+        return data
 
-    async def _read_to_the_end(self) -> None:
-        with trio.move_on_after(CLOSE_S):
-            while not self._scanner.closed and (data := await self._read()):
-                try:
-                    self._scanner.feed(data)
-                except RemoteProtocolError:
-                    continue
+    async def _read_socket(self) -> bytes:
+        if self._socket is None:
+            return bytes(await self._transport.receive_some(MEDIA_READ_BYTES))
+        # trio's own way tries to read first, which here is nearly always too early: another
+        # system call, and three times the Python.
+        await trio.lowlevel.wait_readable(self._socket)
+        return os.read(self._socket.fileno(), MEDIA_READ_BYTES)
 
 
 async def linger(transport: trio.abc.Stream) -> None:
