@@ -88,6 +88,12 @@ class GateRules:
     prior: float = -30.0
     """In the first second the floor is not believed to lie above this: no telephone line hisses
     so loudly, it must be somebody who speaks from the first frame on."""
+    speech_range: float = 28.0
+    """So many dB below the recent level of speech there is none, whatever the floor."""
+    voiced_fade: float = 10.0
+    """Decibels a second by which that level falls while somebody speaks."""
+    silent_fade: float = 30.0
+    """And while nobody does: a softer speaker, or a soft word after a slammed door, is heard."""
 
 
 class NoiseFloor:
@@ -116,6 +122,31 @@ class NoiseFloor:
         return min(floor, self._prior) if len(ranked) <= self._learning else floor
 
 
+class SpeechLevel:
+    """How loud the speech of late was: the peak that three frames in a row reached, fading.
+
+    Three, and voiced: a click or a tap sets no level.  `audible` is the `energy` that a frame must
+    have to be speech beside it; 0 before anybody has spoken.
+    """
+
+    def __init__(self, rules: GateRules) -> None:
+        frames_a_second = SAMPLE_RATE / FRAME_BYTES
+        self._ratio = 10 ** (-rules.speech_range / 10)
+        self._voiced_fade = 10 ** (-rules.voiced_fade / frames_a_second / 10)
+        self._silent_fade = 10 ** (-rules.silent_fade / frames_a_second / 10)
+        self._last = self._before = 0
+        self.audible = 0.0
+
+    def hear(self, loudness: int, voiced: bool) -> None:
+        """Take the `energy` of the next frame, and whether it was judged voiced."""
+        if voiced:
+            sustained = min(loudness, self._last, self._before) * self._ratio
+            self.audible = max(self.audible * self._voiced_fade, sustained)
+        else:
+            self.audible *= self._silent_fade
+        self._before, self._last = self._last, loudness
+
+
 class WebrtcVad:
     """webrtcvad alone: VOICED or SILENT."""
 
@@ -141,14 +172,20 @@ class GatedVad:
         self._faint_ratio = 10 ** (rules.faint_margin / 10)
         self._faint_frames = rules.faint_frames
         self._faint_left = 0
+        self._speech = SpeechLevel(rules)
 
     def hear(self, frame: bytes) -> Voicing:
         """Judge the next 160 bytes of mu-law."""
         loudness = energy(frame)
-        floor = self._floor.hear(loudness)
+        voicing = self._judge(frame, loudness, self._floor.hear(loudness))
+        self._speech.hear(loudness, voicing is Voicing.VOICED)
+        return voicing
+
+    def _judge(self, frame: bytes, loudness: int, floor: float) -> Voicing:
         self._faint_left -= 1
         # The classifier learns from every frame, so it hears the silent ones too.
-        if not self._vad.is_speech(mulaw.decode(frame), SAMPLE_RATE):
+        speech = self._vad.is_speech(mulaw.decode(frame), SAMPLE_RATE)
+        if not speech or loudness < self._speech.audible:
             return Voicing.SILENT
         gate = min(floor * self._voiced_ratio, self._highest_gate)
         if loudness > max(gate, floor * self._noisy_ratio):

@@ -15,11 +15,11 @@ from ..dialogue.turns import Detector, SpeechStarted, TurnState
 from .agent import Agent
 from .pipeline import Heard, TurnFinished
 
-GAP_S = 1.0
-"""Longer than any jitter that a carrier's own buffer would not have hidden."""
+GAP_S = 0.6
+"""Longer than networks stall (half a second), shorter than a caller waits for an answer."""
 
-FRAMES_PER_DEADLINE = 25
-"""Moving a deadline costs as much as judging a frame; half a second late is no matter here."""
+FRAMES_PER_DEADLINE = 5
+"""Moving a deadline costs half as much as judging a frame; 100 ms late is no matter here."""
 
 FRAME_S = 0.02
 

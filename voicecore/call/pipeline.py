@@ -161,6 +161,7 @@ class Pipeline:
         if turn is None:
             turn = self._start_answer(ended.utterance)
         turn.timeline.last_voiced = heard.last_voiced
+        turn.timeline.ended = trio.current_time()
         turn.timeline.speculations = self._speculations
         turn.gate.set()
         self._interrupted, self._unheard = None, b""

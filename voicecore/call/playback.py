@@ -4,7 +4,7 @@ Rules that hold here:
 
 * Frame *n* of a run is due at ``origin + n * 20 ms - lead``, always counted from the origin, never
   from the frame before: an interval timer drifts seconds in a minute (openclaw #119070).  Frames
-  leave in pairs, when the second is due: half the wake-ups, and no more lead.
+  leave in pairs, when the first is due: half the wake-ups, and the lead is never less.
 * What is late is sent at once until the lead stands again, and no further.
 * If the carrier's buffer ran dry meanwhile, the origin moves: what was missed was heard as silence
   and is not made up for by rushing.
@@ -32,6 +32,9 @@ PRECISION_S = 0.001
 
 ECHO_PATIENCE_S = 2.0
 """How long after the last audio must have been played its mark may take to come back."""
+
+NO_ECHO_PATIENCE_S = 0.25
+"""The same once it is clear that this carrier echoes no marks."""
 
 
 @dataclass(slots=True)
@@ -67,6 +70,7 @@ class Player:
         """When byte 0 of the current speech leaves the carrier's buffer, had it never run dry."""
         self._heard_from = -math.inf
         """The same at the caller's ear, as the newest mark tells: never earlier."""
+        self._patience = ECHO_PATIENCE_S
         self._must_clear = False
         self._turnstile = trio.Lock()
 
@@ -116,6 +120,7 @@ class Player:
         speech, now = self._speech, trio.current_time()
         if speech is None or not speech.reach(name):
             return
+        self._patience = ECHO_PATIENCE_S
         self._heard_from = max(self._heard_from, now - speech.confirmed / SAMPLE_RATE)
         heard_at = self._origin + speech.confirmed / SAMPLE_RATE
         self.statistics.mark_round_trip_s = max(0.0, now - heard_at)
@@ -143,10 +148,8 @@ class Player:
                 await self._send([Mark(mark.name)])
             elif speech.has_frame:
                 due = self._due(speech, now)
-                # In the middle of a speech: with the next one.
-                wake = due + FRAME_S if due > now else due
-                if wake > now:
-                    await self._alarm.sleep_until(wake)
+                if due > now + PRECISION_S:
+                    await self._alarm.sleep_until(due)
                 else:
                     await self._feed(speech, now)
             elif speech.is_all_sent:
@@ -177,19 +180,19 @@ class Player:
             self.statistics.underruns += 1
 
     async def _feed(self, speech: Speech, now: float) -> None:
-        """Send the frames that are due, with their marks."""
+        """Send the frames that are due, and the one behind them, with their marks."""
         if speech.first_sent_at is None:
             speech.first_sent_at = now
         dry_at = self._origin + speech.sent / SAMPLE_RATE
         commands: list[Command] = []
-        while speech.has_frame and self._due(speech, now) <= now + PRECISION_S:
+        while speech.has_frame and self._due(speech, now) <= now + FRAME_S + PRECISION_S:
             commands.append(Play(speech.take_frame()))
             self.statistics.frames += 1
             if (mark := speech.due_mark()) is not None:
                 commands.append(Mark(mark.name))
         await self._send(commands)
         done = trio.current_time()
-        self._note_lateness(done - (dry_at - self._lead + FRAME_S))
+        self._note_lateness(done - (dry_at - self._lead))
         dry_for = done - dry_at
         if dry_at > now and dry_for > 0:
             # The line took so long for it that the carrier's buffer ran dry meanwhile.
@@ -198,15 +201,17 @@ class Player:
 
     def _note_lateness(self, late: float) -> None:
         """Keep the worst, apart from where a run begins: there the whole lead is sent at once."""
-        if late < self._lead - 1.001 * FRAME_S:
+        if late < self._lead - PRECISION_S:
             self.statistics.lateness_max_s = max(self.statistics.lateness_max_s, late)
 
     async def _await_end(self, speech: Speech, now: float) -> None:
         """All is sent: wait for the last mark's echo, but not for ever."""
         if speech.confirmed >= speech.end:
             speech.done.set()  # also when there was nothing to hear
-        give_up = self._origin + speech.end / SAMPLE_RATE + ECHO_PATIENCE_S
+        give_up = self._origin + speech.end / SAMPLE_RATE + self._patience
         if now >= give_up:
+            if not speech.confirmed:
+                self._patience = NO_ECHO_PATIENCE_S
             speech.confirmed = speech.end
             speech.done.set()
         await self._alarm.sleep_until(math.inf if speech.done.is_set() else give_up)

@@ -39,6 +39,7 @@ class TurnTimeline:
     log: CallLog
     name: str
     last_voiced: float | None = None
+    ended: float | None = None
     began: float | None = None
     transcribed: float | None = None
     first_token: float | None = None
@@ -71,7 +72,7 @@ class TurnTimeline:
     def breakdown(self) -> dict[str, float]:
         """Seconds that each stage took: where the gap went.  Stages overlap under speculation."""
         stages = {
-            "endpoint": _between(self.last_voiced, self.committed),
+            "endpoint": _between(self.last_voiced, self.ended),
             "stt": _between(self.began, self.transcribed),
             "llm": _between(self.transcribed, self.first_token),
             "clause": _between(self.first_token, self.first_clause),
