@@ -45,8 +45,8 @@ def settle_memory() -> None:
     """Make collections short and rare: each stalls every call of this process.
 
     What is there now is there for good: without it a full collection takes a tenth of the time.
-    Calls free nearly all of theirs by reference count; ten thousand more than that take 5 ms to look
-    through, and full collections are left to a thousandth of the default's pace.
+    Calls free nearly all of theirs by reference count; ten thousand more than that take 5 ms to
+    look through, and full collections are left to a thousandth of the default's pace.
     """
     gc.collect()
     gc.freeze()

@@ -124,6 +124,6 @@ async def keep_alive(websocket: WebSocketConnection, stream: MediaTransport) -> 
                 await websocket.ping()
             except (ConnectionClosed, LocalProtocolError):
                 return
-        if patience.cancelled_caught and stream.listening and stream.heard_at < asked_at:
-            await stream.abort()
+        if patience.cancelled_caught and stream.peer.listening and stream.heard_at < asked_at:
+            await stream.peer.abort()
             return

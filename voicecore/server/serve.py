@@ -31,8 +31,8 @@ from .ledger import Ledger
 from .limits import RESERVED_FILES
 from .listening import file_limit, listen
 from .media import Converse, Ending, MediaStreams
+from .peer import linger
 from .routes import House, Upgrade, find_route
-from .transport import linger
 
 Handler = Callable[[Call], Awaitable[None]]
 
