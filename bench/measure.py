@@ -5,8 +5,7 @@ follows from it:
 
     position   of a frame or a write: milliseconds of the reply before it
     lateness   of a write against the absolute schedule: arrival - max(t0, t0 + position - lead),
-               t0 being the arrival of the reply's first frame; servers that write frames in pairs
-               do so when the second is due, so for them a write is due one frame later
+               t0 being the arrival of the reply's first frame
     jitter     of two writes past the first lead: how far their distance is from the distance of
                their positions, as an absolute value
     lead       how much the carrier has to play once the write is there
@@ -69,12 +68,11 @@ def delivery(replies: Sequence[Reply], lead_ms: float) -> dict[str, object]:
     timed = [_timed(reply) for reply in replies if len(reply.arrivals)]
     writes = [_writes(*frames) for frames in timed]
     lefts = [_left(arrival, position) for arrival, position, _ in writes]
-    hold_ms = _hold(timed, writes)
     if not lead_ms and writes:
-        lead_ms = float(np.percentile(_joined([left[1:] for left in lefts]), 75)) + hold_ms
+        lead_ms = float(np.percentile(_joined([left[1:] for left in lefts]), 75))
     late, jitter, steady_lefts, leads = [], [], [], []
     for (arrival, position, length), left in zip(writes, lefts, strict=True):
-        late.append(arrival - np.maximum(0.0, position - lead_ms + hold_ms))
+        late.append(arrival - np.maximum(0.0, position - lead_ms))
         steady = position > lead_ms
         steady_lefts.append(left[steady])
         leads.append((np.maximum(left, 0) + length)[steady])
@@ -84,7 +82,6 @@ def delivery(replies: Sequence[Reply], lead_ms: float) -> dict[str, object]:
         "frames": sum(len(arrival) for arrival, _, _ in timed),
         "replies": len(timed),
         "lead_ms": lead_ms,
-        "hold_ms": hold_ms,
         "lateness": distribution(_joined(late)),
         "lateness_histogram": histogram(_joined(late)),
         "jitter": distribution(_joined(jitter)),
@@ -107,17 +104,6 @@ def _writes(arrival: Floats, position: Floats, length: Floats) -> tuple[Floats, 
     """Join the frames that arrived in one piece."""
     firsts = np.flatnonzero(np.diff(arrival, prepend=-1.0))
     return arrival[firsts], position[firsts], np.add.reduceat(length, firsts)
-
-
-def _hold(
-    timed: Sequence[tuple[Floats, Floats, Floats]], writes: Sequence[tuple[Floats, Floats, Floats]]
-) -> float:
-    """How long a server keeps a frame for the next: 0, or a frame's length if it writes pairs."""
-    write = _joined([length[1:] for _, _, length in writes])
-    frame = _joined([length for _, _, length in timed])
-    if not len(write):
-        return 0.0
-    return float(min(np.median(frame), np.median(write) - np.median(frame)))
 
 
 def _left(arrival: Floats, position: Floats) -> Floats:

@@ -206,7 +206,9 @@ def without_repeats(heard: bytes) -> bytes:
     return b"".join(f for i, f in enumerate(frames) if i == 0 or f != frames[i - 1])
 
 
-async def test_going_on_after_a_cut_loses_nothing_and_repeats_a_frame_at_most(autojump_clock: MockClock) -> None:
+async def test_going_on_after_a_cut_loses_nothing_and_repeats_a_frame_at_most(
+    autojump_clock: MockClock,
+) -> None:
     carrier = Carrier()
     async with playing(carrier) as player:
         speech = player.new_speech("t1")
