@@ -30,18 +30,28 @@ def agent(text: str, interrupted: bool = False) -> Message:
 async def test_greets_listens_and_answers(autojump_clock: MockClock) -> None:
     caller = ScriptedCaller().listens().says("hello there").listens().hangs_up()
     transcript = await caller.call(fake_agent(greeting="Good day."))
-    assert transcript.heard == "Good day. You said hello there.".split()
+    assert transcript.heard == ["Good", "day.", "You", "said", "hello", "there."]
     assert transcript.history == (
-        agent("Good day."), user("hello there"), agent("You said hello there."),
-    )  # fmt: skip
+        agent("Good day."),
+        user("hello there"),
+        agent("You said hello there."),
+    )
     assert transcript.ended_by == "caller"
     assert transcript.warnings == []
 
 
 @pytest.mark.parametrize(
     ("stt", "llm", "tts"),
-    [(0, 0, 0), (0.05, 0.1, 0.05), (0.3, 0.6, 0.5), (0.3, 0, 0), (0, 0.6, 0), (0, 0, 0.5), (2, 2, 2)],
-)  # fmt: skip
+    [
+        (0, 0, 0),
+        (0.05, 0.1, 0.05),
+        (0.3, 0.6, 0.5),
+        (0.3, 0, 0),
+        (0, 0.6, 0),
+        (0, 0, 0.5),
+        (2, 2, 2),
+    ],
+)
 async def test_the_gap_is_the_silence_or_the_stages_not_their_sum(
     stt: float, llm: float, tts: float, autojump_clock: MockClock
 ) -> None:
@@ -178,7 +188,7 @@ async def test_speech_that_resumes_loses_the_speculation_and_nothing_else(
     llm = FakeLLM(0.2)
     caller = ScriptedCaller().says("book a").pauses(0.2).says("table").listens().hangs_up()
     transcript = await caller.call(fake_agent(FakeSTT(0.05), llm))
-    assert transcript.heard == "You said book a table.".split()
+    assert transcript.heard == ["You", "said", "book", "a", "table."]
     assert transcript.history == (user("book a table"), agent("You said book a table."))
     assert [r.what for r in llm.requests] == ["book a", "book a table"]
     assert not llm.open_requests
@@ -187,7 +197,7 @@ async def test_speech_that_resumes_loses_the_speculation_and_nothing_else(
 async def test_at_most_three_speculations_a_turn(autojump_clock: MockClock) -> None:
     llm = FakeLLM()
     caller = ScriptedCaller()
-    for word in "one two three four five six".split():
+    for word in ["one", "two", "three", "four", "five", "six"]:
         caller = caller.says(word).pauses(0.2)
     transcript = await caller.listens().hangs_up().call(fake_agent(llm=llm))
     assert len(llm.requests) == 3 + 1
@@ -202,7 +212,7 @@ async def test_words_before_and_after_an_unheard_reply_are_one_message(
     caller = ScriptedCaller().says("book a table").pauses(0.6).says("for two").listens().hangs_up()
     transcript = await caller.call(host)
     assert transcript.history[0] == user("book a table for two")
-    assert transcript.heard == "You said book a table for two.".split()
+    assert transcript.heard == ["You", "said", "book", "a", "table", "for", "two."]
 
 
 async def test_words_whose_transcript_was_still_open_are_not_lost(
@@ -239,7 +249,19 @@ async def test_answering_an_idle_prompt_starts_the_count_again(autojump_clock: M
     host = fake_agent(idle_prompt_s=5, idle_prompts=1)
     caller = ScriptedCaller().listens().says("yes").listens().listens().pauses(1).hangs_up()
     transcript = await caller.call(host)
-    assert transcript.heard == "Are you still there? You said yes. Are you still there?".split()
+    assert transcript.heard == [
+        "Are",
+        "you",
+        "still",
+        "there?",
+        "You",
+        "said",
+        "yes.",
+        "Are",
+        "you",
+        "still",
+        "there?",
+    ]
 
 
 async def test_the_goodbye_is_heard_before_the_agent_hangs_up(autojump_clock: MockClock) -> None:
@@ -370,9 +392,17 @@ def test_one_trace_whatever_the_scheduler_does() -> None:
     llm = FakeLLM(0.1, token_seconds=0.03, answer=answers(wait="Of course.", book="Booked."))
     host = fake_agent(FakeSTT(0.05), llm, FakeTTS(0.08, speed=3))
     caller = (
-        ScriptedCaller().says("book a").pauses(0.2).says("table").listens()
-        .says("count").pauses(1.5).says("wait please").listens().hangs_up()
-    )  # fmt: skip
+        ScriptedCaller()
+        .says("book a")
+        .pauses(0.2)
+        .says("table")
+        .listens()
+        .says("count")
+        .pauses(1.5)
+        .says("wait please")
+        .listens()
+        .hangs_up()
+    )
     traces = set()
     for _ in range(20):
         transcript = trio.run(caller.call, host, clock=MockClock(autojump_threshold=0))

@@ -7,6 +7,7 @@ legal, and the carrier has got whole messages only.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 
@@ -50,7 +51,7 @@ def open_requests(agent: Agent) -> list[object]:
 
 def assert_legal(history: Sequence[Message], said: Sequence[str]) -> None:
     """No two callers' messages in a row, no empty one, and only what was generated."""
-    for one, next_ in zip(history, history[1:], strict=False):
+    for one, next_ in itertools.pairwise(history):
         assert (one.role, next_.role) != ("user", "user")
     for message in history:
         assert message.text

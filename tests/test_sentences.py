@@ -27,7 +27,10 @@ def texts(text: str) -> list[str]:
         ("It is sunny. Take a hat!", ["It is sunny.", "Take a hat!"]),
         ("Really? Yes. Good", ["Really?", "Yes.", "Good"]),
         ("Wait... what?! No.", ["Wait...", "what?!", "No."]),
-        ("It costs 3.50 euros. Or 1,000.25 dollars.", ["It costs 3.50 euros.", "Or 1,000.25 dollars."]),
+        (
+            "It costs 3.50 euros. Or 1,000.25 dollars.",
+            ["It costs 3.50 euros.", "Or 1,000.25 dollars."],
+        ),
         ("Mail anna.b@example.com. Thanks.", ["Mail anna.b@example.com.", "Thanks."]),
         ("See www.example.com/a.html. Bye.", ["See www.example.com/a.html.", "Bye."]),
         ("Dr. Smith is in. Mr. J. R. Ray too.", ["Dr. Smith is in.", "Mr. J. R. Ray too."]),
@@ -46,7 +49,7 @@ def texts(text: str) -> list[str]:
         ("...", []),
         ("  ", []),
     ],
-)  # fmt: skip
+)
 def test_sentences(text: str, sentences: list[str]) -> None:
     assert texts(text) == sentences
 

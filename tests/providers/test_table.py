@@ -16,7 +16,7 @@ from voicecore.errors import SettingsError
 from voicecore.providers import table
 from voicecore.providers.builtin import BuiltinLLM
 from voicecore.providers.openai import OpenAILLM, OpenAISTT, OpenAITTS
-from voicecore.providers.table import ProviderInfo, Vendor, describe, open_providers
+from voicecore.providers.table import ProviderInfo, Vendor, describe, open_providers, trial
 from voicecore.settings import Settings
 
 
@@ -101,7 +101,7 @@ async def test_a_key_that_can_be_none_is_named(key: str) -> None:
 
 async def test_a_url_that_can_be_none_is_named() -> None:
     with pytest.raises(SettingsError, match="OPENAI_BASE_URL"):
-        async with open_providers(settings(llm="openai", openai_base_url="http://host:port/v1")):
+        async with open_providers(settings(llm="openai", openai_base_url="http://xn--ab-/v1")):
             raise AssertionError
 
 
@@ -120,6 +120,35 @@ async def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPa
         "VOICECORE_STT: 'pocketsphinx' needs the embedded engines:"
         " pip install 'voicecore[embedded]'"
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "lines"),
+    [
+        ({}, []),
+        ({"language": "hi-IN"}, []),
+        ({"language": "en-Zzzz"}, []),
+        ({"language": "xx", "tts_voice": "en-us+f3"}, []),
+        ({"tts_voice": "nobody"}, ["VOICECORE_TTS_VOICE: got 'nobody'; espeak has no such voice"]),
+        (
+            {"language": "xx-YY"},
+            [
+                "VOICECORE_LANGUAGE: got 'xx-YY'; espeak has no such voice,"
+                " and VOICECORE_TTS_VOICE names none"
+            ],
+        ),
+    ],
+)
+async def test_voices_are_tried_by_the_check_and_warned_of_at_start(
+    values: dict[str, str], lines: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    given = settings(**values)
+    assert await trial(given) == lines
+    async with open_providers(given) as providers:
+        async with providers.tts.speak("", "en", "en") as audio:
+            assert [piece async for piece in audio]  # it comes second, so the voice was tried
+    warnings = [record.getMessage() for record in caplog.records if record.name != "voicecore.call"]
+    assert warnings == lines
 
 
 def test_describe() -> None:

@@ -50,7 +50,11 @@ async def test_hostile_handshakes_are_400_and_nobody_notices(
     async with memory_server() as house:
         bystander = house.connect()
         assert (await ask(bystander, get("/healthz"))).status == 200
-        assert (await ask(house.connect(), HOSTILE[name])).status == 400
+        hostile = house.connect()
+        answer = await ask(hostile, HOSTILE[name])
+        assert (answer.status, answer.headers["connection"]) == (400, "close")
+        await hostile.send_eof()
+        assert await hostile.receive_some(1) == b""
         assert (await ask(bystander, get("/healthz"))).status == 200
         assert await accepted(house.connect(), UPGRADE)
 
@@ -79,12 +83,14 @@ async def test_another_version_is_told_ours(request_bytes: bytes) -> None:
     async with memory_server() as house:
         answer = await ask(house.connect(), request_bytes)
         assert (answer.status, answer.headers["sec-websocket-version"]) == (426, "13")
+        assert "close" in answer.headers["connection"]
 
 
 async def test_a_plain_get_is_told_to_upgrade_and_a_post_not_allowed() -> None:
     async with memory_server() as house:
         answer = await ask(house.connect(), get("/media-stream"))
         assert (answer.status, answer.headers["upgrade"]) == (426, "websocket")
+        assert answer.headers["connection"] == "close, upgrade"
         answer = await ask(house.connect(), post("/media-stream"))
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
 

@@ -39,7 +39,13 @@ async def test_routes_answer_by_path_and_method(request_bytes: bytes, status: in
     [
         (b"GARBAGE\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
-        (b"\r\n\r\n", 400),
+        (b"\r\n" * 100, 400),
+        (b" \r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (get("/healthz", "Connection: keep-alive, \xff"), 400),
+        (get("/healthz", "Expect: the-unexpected"), 417),
+        (post("/voice-stream", b"CallSid=CA1", "Expect: 100-continue, more"), 417),
+        (post("/voice-stream", b"From=%2B1555"), 400),
+        (post("/voice-stream", b"CallSid="), 400),
         (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         (b"GET healthz HTTP/1.1\r\nHost: x\r\n\r\n", 400),
@@ -79,6 +85,33 @@ async def test_what_is_wrong_is_answered_and_then_closed(
         assert answer.status == status
         assert answer.headers["connection"] == "close"
         assert await client.closed()
+
+
+@pytest.mark.parametrize("blank", [b"\r\n", b"\r\n\r\n", b"\n"])
+@pytest.mark.parametrize("apart", [False, True])
+async def test_empty_lines_before_a_request_are_no_matter(
+    blank: bytes, apart: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """RFC 9112, section 2.2; old clients send one behind a body."""
+    async with memory_server() as house:
+        stream = house.connect()
+        client = Client(stream)
+        form = post("/voice-stream", b"CallSid=CA1")
+        if apart:
+            for byte in blank + form + blank + get("/healthz"):
+                await stream.send_all(bytes([byte]))
+                await trio.sleep(0.01)
+        else:
+            await stream.send_all(blank + form + blank + get("/healthz"))
+        assert [(await client.answer()).status for _ in range(2)] == [200, 200]
+
+
+async def test_empty_lines_alone_are_not_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    async with memory_server() as house:
+        stream = house.connect()
+        await stream.send_all(b"\r\n")
+        assert await Client(stream).closed()
+        assert trio.current_time() == pytest.approx(REQUEST_S, abs=0.01)
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
@@ -179,7 +212,7 @@ async def test_a_chunked_body_is_read_and_bounded() -> None:
         b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
     )
     async with memory_server() as house:
-        answer = await ask(house.connect(), head + b"8\r\nFrom=%2B\r\n3\r\n155\r\n0\r\n\r\n")
+        answer = await ask(house.connect(), head + b"14\r\nCallSid=CA1&From=%2B\r\n3\r\n155\r\n0\r\n\r\n")
         assert b'value="+155"' in answer.body
         flood = head + b"1\r\na\r\n" * (2 * BODY_BYTES // 6 + 1000)
         assert (await ask(house.connect(), flood)).status == 413

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 import trio
 import trio.lowlevel
@@ -135,8 +136,8 @@ async def test_two_hundred_dropped_calls_leave_nothing() -> None:
             for _ in range(20):
                 await dropped()
 
-        await dropped()
-        before = footprint()
+        await twenty()  # what the first calls load stays loaded
+        before, memory = footprint(), resident()
         async with trio.open_nursery() as nursery:
             for _ in range(10):
                 nursery.start_soon(twenty)
@@ -144,6 +145,13 @@ async def test_two_hundred_dropped_calls_leave_nothing() -> None:
             while server.calls or footprint()[0] > before[0]:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         assert footprint()[1] <= before[1]
+        assert resident() - memory < 10e6
+
+
+def resident() -> int:
+    """Bytes of memory that this process occupies."""
+    occupied: int = psutil.Process().memory_info().rss
+    return occupied
 
 
 def footprint() -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -74,6 +75,20 @@ def test_phone_numbers_are_masked() -> None:
     line = logged(to="+15550001111", text="call 15550002222 now")
     assert "555000" not in line
     assert "+1…11" in line
+
+
+def test_sids_are_left_alone() -> None:
+    chance = random.Random(1)
+    for _ in range(500):
+        digits = "".join(chance.choice("0123456789" * 3 + "abcdef") for _ in range(32))
+        sid = chance.choice(["MZ", "CA", "AC"]) + digits
+        assert f"stream={sid}" in logged(stream=sid)
+        assert f"{sid} ended" in logged(why=f"{sid} ended")
+
+
+@pytest.mark.parametrize("text", ["+15550001111", "tel:+15550001111,", "(15550001111)", "x +15550001111"])
+def test_numbers_are_masked_wherever_they_stand_alone(text: str) -> None:
+    assert "5550001" not in logged(heard=text)
 
 
 def test_one_message_of_a_stranger_is_not_logged_for_ever() -> None:

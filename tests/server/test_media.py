@@ -26,7 +26,7 @@ from wsproto.frame_protocol import Opcode
 
 from voicecore.call.line import SEND_S
 from voicecore.contracts import Line
-from voicecore.errors import CallRefused
+from voicecore.errors import CallRefused, RemoteProtocolError
 from voicecore.phone.stream import CallIdentity, CarrierStream
 from voicecore.server.admission import Admit
 from voicecore.server.limits import (
@@ -69,11 +69,15 @@ class Peer:
 
     async def close_code(self) -> int:
         """Read to the close frame; answer it; see the connection end."""
+        return (await self.closed()).code
+
+    async def closed(self) -> ws.CloseConnection:
+        """Do what `close_code` does; return the close frame."""
         while not isinstance(event := await self.event(), ws.CloseConnection):
             pass
         await self.frame(struct.pack("!H", event.code), Opcode.CLOSE)
         assert await self.stream.receive_some(1) == b""
-        return event.code
+        return event
 
 
 def masked(payload: bytes, opcode: int = Opcode.TEXT, final: bool = True) -> bytes:
@@ -188,12 +192,38 @@ async def test_a_bug_in_one_call_is_1011_and_no_other_calls_business(
     assert failures[0].call == CALL_SID
 
 
-async def test_a_refusal_closes_with_its_code() -> None:
+@pytest.mark.parametrize("refusal", [CallRefused, RemoteProtocolError])
+@pytest.mark.parametrize("reason", ["not our format", "नमस्ते " * 40])
+async def test_a_refusal_closes_with_its_code_and_reason(
+    refusal: type[CallRefused] | type[RemoteProtocolError], reason: str
+) -> None:
     async def refuse(line: Line, admit: Admit) -> Ending:
-        raise CallRefused("not our format", 1003)
+        raise refusal(reason, 1003)
 
     async with peer(converse=refuse) as (caller, _):
-        assert await caller.close_code() == 1003
+        closed = await caller.closed()
+    assert closed.code == 1003
+    assert closed.reason
+    assert reason.startswith(closed.reason)
+    assert closed.reason == reason or 110 < len(closed.reason.encode()) <= 120
+
+
+async def test_a_media_format_that_is_not_ours_is_1003_with_a_reason() -> None:
+    async with peer() as (caller, _):
+        connected, start = CarrierStream(CallIdentity(CALL_SID, STREAM_SID)).open()
+        await caller.send(connected)
+        await caller.send(start.replace("mediaFormat", "noFormat"))
+        closed = await caller.closed()
+    assert closed.code == 1003
+    assert "audio/x-mulaw" in closed.reason
+
+
+async def test_our_own_bugs_are_not_told_to_the_peer() -> None:
+    async with peer() as (caller, _):
+        await caller.start()
+        await caller.send("crash")
+        closed = await caller.closed()
+    assert (closed.code, closed.reason or "") == (1011, "")
 
 
 @pytest.mark.parametrize(

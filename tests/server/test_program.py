@@ -18,6 +18,7 @@ import trio
 from server_house import ask, get
 
 from voicecore.errors import SettingsError
+from voicecore.settings import load
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("voicecore_program", ROOT / "server.py")
@@ -61,6 +62,146 @@ def test_a_bad_value_is_one_line_and_status_2(
     assert len(complaints) == len(lines)
     for complaint, line in zip(complaints, lines, strict=True):
         assert complaint.startswith(line)
+
+
+AGENTS = {
+    "raise RuntimeError('first\\nsecond')": "RuntimeError: first",
+    "1 / 0": "ZeroDivisionError: division by zero",
+    "import sys; sys.exit(3)": "SystemExit: 3",
+    "raise AttributeError('odd')": "AttributeError: odd",
+    "raise KeyError": "KeyError",
+    "answer = 42": "answer is neither an Agent nor an async function",
+    "def answer(call): ...": "answer is neither",
+    "class answer:\n    async def __call__(self, call): ...": "answer is neither",
+    "from voicecore import Agent as answer": "answer is neither",
+}
+
+
+@pytest.mark.parametrize("source", AGENTS)
+@pytest.mark.parametrize("check", [["--check"], ["--port=0"]])
+def test_an_agent_that_cannot_be_one_is_one_line_and_status_2(
+    source: str, check: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "agent.py").write_text(source + "\n")
+    assert server.main([*check, "--agent=agent.py:answer"]) == 2
+    [complaint] = capsys.readouterr().err.splitlines()
+    assert complaint.startswith("VOICECORE_AGENT: got 'agent.py:answer'; ")
+    assert AGENTS[source] in complaint
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "async def answer(call): ...",
+        "class Answer:\n    async def __call__(self, call): ...\nanswer = Answer()",
+        "from functools import partial\nasync def a(b, call): ...\nanswer = partial(a, 1)",
+        "from voicecore import Agent\nanswer = Agent(None, None, None)",
+    ],
+)
+def test_an_agent_is_a_value_or_an_async_callable(source: str, tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text(source + "\n")
+    assert server.main(["--check", "--agent=agent.py:answer"]) == 0
+
+
+URLS = {
+    "VOICECORE_PUBLIC_URL": (
+        "https://agent.example.com /x", " https://agent.example.com", "https://a\r\nX: y",
+        "https://me:secret@agent.example.com", "https://", "https://:443", "https://h:99999",
+        "https://h:port", "https://[::1", "ftp://h", "agent.example.com", "https://h?x", "https://h#x",
+        "https://é.example.com", "https://h:", "https://a<b",
+    ),
+    "OPENAI_BASE_URL": (
+        "http://", "http://[::1", "http://h:99999/v1", "http://h h/v1", "http:/h", "h/v1",
+        "http://me:secret@/v1", "http://me:secret@h:99999/v1", "http://h\n/v1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in URLS.items() for value in values]
+)
+def test_what_is_no_url_is_one_line_and_status_2(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert server.main(["--check"]) == 2
+    shown = capsys.readouterr()
+    [complaint] = shown.err.splitlines()
+    assert complaint.startswith(f"{name}: got ")
+    assert "; takes a" in complaint
+    assert "secret" not in shown.out + shown.err
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["https://agent.example.com", "http://127.0.0.1:8000/", "https://[::1]:8443/phone/in_dia/"],
+)
+def test_an_origin_may_have_a_port_and_a_prefix(value: str) -> None:
+    assert load(public_url=value).public_url == value.rstrip("/")
+
+
+def test_a_password_in_a_url_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://me:hush@llm.internal:8080/v1")
+    assert server.main(["--check"]) == 0
+    shown = capsys.readouterr().out
+    assert "llm.internal:8080/v1'" in shown
+    assert "hush" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "takes"),
+    [
+        ("VOICECORE_PORT", "70000", "takes a whole number from 0 to 65535"),
+        ("VOICECORE_PORT", "abc", "takes a whole number from 0 to 65535"),
+        ("VOICECORE_WORKERS", "1.5", "takes a whole number from 1 to 64"),
+        ("VOICECORE_MAX_CALLS", "-1", "takes a whole number of at least 0"),
+        ("VOICECORE_DRAIN_S", "soon", "takes a number from 0 to 3600"),
+        ("VOICECORE_DRAIN_S", "nan", "takes a number from 0 to 3600"),
+        ("VOICECORE_MAX_CALL_S", "0", "takes a number above 0 and up to 86400"),
+        ("VOICECORE_LOG_FORMAT", "xml", "takes text or json"),
+        ("VOICECORE_LOG_TEXT", "maybe", "takes on or off"),
+        ("VOICECORE_LANGUAGE", "english!", "takes a language such as en-US"),
+    ],
+)
+def test_a_bad_value_is_told_what_is_taken(
+    name: str, value: str, takes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as complaint:
+        load()
+    assert str(complaint.value) == f"{name}: got {value!r}; {takes}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("VOICECORE_TTS_VOICE", "nobody"), ("VOICECORE_LANGUAGE", "xx-YY")]
+)
+def test_a_voice_that_is_not_there_is_found_by_the_check(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert server.main(["--check"]) == 2
+    [complaint] = capsys.readouterr().err.splitlines()
+    assert complaint.startswith(f"{name}: got {value!r}; espeak has no such voice")
+
+
+async def test_an_interrupted_start_is_silent(tmp_path: Path) -> None:
+    """At the earliest: as soon as the program is more than its interpreter."""
+    (tmp_path / "trio.py").write_text("import sys; print('x', flush=True); sys.stdin.read()\n")
+    process = await trio.lowlevel.open_process(
+        PROGRAM,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    async with ended(process), process.stdin, process.stdout, process.stderr:
+        with trio.fail_after(10):
+            assert await process.stdout.receive_some() == b"x\n"
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == -signal.SIGINT
+            assert await process.stderr.receive_some() == b""
 
 
 def test_a_secret_is_not_shown(

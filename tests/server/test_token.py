@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import subprocess
+import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +14,7 @@ from voicecore.server.ledger import Ledger, ledger_bytes
 from voicecore.server.limits import LEDGER_RECORDS, TOKEN_S
 from voicecore.twilio.token import StreamTokens
 
+ROOT = Path(__file__).parents[2]
 NOW = 1_790_000_000.5
 
 
@@ -54,6 +59,38 @@ def test_workers_accept_each_others_tokens_once() -> None:
         assert [ledger.calls for ledger in ledgers] == [2, 2]
         # A worker that died is replaced, and its calls are gone.
         assert Ledger(0, 2, shared.fileno()).calls == 1
+
+
+FIRST_USE = """
+import sys
+from voicecore.server.ledger import Ledger
+print(Ledger(1, 2, int(sys.argv[1])).first_use("token"), flush=True)
+"""
+
+
+def test_a_token_is_looked_up_and_noted_in_one_step() -> None:
+    """Another worker that is just doing so is waited for."""
+    with tempfile.TemporaryFile() as shared:
+        shared.truncate(ledger_bytes(2))
+        ours = Ledger(0, 2, shared.fileno())
+        fcntl.lockf(shared, fcntl.LOCK_EX)
+        command = [sys.executable, "-c", FIRST_USE, str(shared.fileno())]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, pass_fds=[shared.fileno()], cwd=ROOT
+        ) as other:
+            try:
+                while not waits_for_a_lock(other.pid):
+                    assert other.poll() is None, "it did not wait"
+                assert ours.first_use("token")  # ends our turn, too
+                answer, _ = other.communicate(timeout=10)
+            finally:
+                other.kill()
+        assert answer == b"False\n"
+
+
+def waits_for_a_lock(pid: int) -> bool:
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any("->" in line and str(pid) in line.split() for line in lines)
 
 
 def test_the_ledger_forgets_the_oldest_first() -> None:

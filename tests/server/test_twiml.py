@@ -49,13 +49,15 @@ async def test_a_call_is_connected_to_the_stream() -> None:
 )
 async def test_without_a_public_url_the_request_tells(headers: tuple[str, ...], url: str) -> None:
     async with memory_server() as house:
-        stream = (await answer(house, "/voice-stream", *headers)).find("Connect/Stream")
+        stream = (
+            await answer(house, "/voice-stream", *headers, CallSid=CALL_SID)
+        ).find("Connect/Stream")
     assert stream is not None
     assert stream.attrib["url"] == url
 
 
 async def test_a_strange_host_gets_no_twiml() -> None:
-    request = post("/voice-stream").replace(b"example.com", b'"><Dial>')
+    request = post("/voice-stream", b"CallSid=CA1").replace(b"example.com", b'"><Dial>')
     async with memory_server() as house:
         assert (await ask(house.connect(), request)).status == 400
 
