@@ -9,11 +9,19 @@ Exit status: 0 drained; 1 cannot listen, or a worker failed for good; 2 a bad se
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    # Until there is a call to end, an interrupt may end us at once, without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import importlib
 import importlib.util
+import inspect
 import logging
 import sys
+import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -31,7 +39,7 @@ from voicecore.server.lifecycle import run_until_signalled
 from voicecore.server.log import configure
 from voicecore.server.serve import Handler, Server, serve
 from voicecore.server.workers import WorkerSeat, supervise
-from voicecore.settings import Settings, load, variable_name
+from voicecore.settings import Settings, load, masked, variable_name
 
 log = logging.getLogger("voicecore.server")
 
@@ -94,7 +102,7 @@ async def _answer_calls(settings: Settings, seat: WorkerSeat | None) -> None:
 @asynccontextmanager
 async def _answering(settings: Settings) -> AsyncIterator[Handler]:
     """Join what the settings name: an agent on its providers, or the operator's own."""
-    own = attribute(settings.agent) if settings.agent else None
+    own = who_answers(settings.agent) if settings.agent else None
     if own is not None and not isinstance(own, Agent):
         yield own
         return
@@ -127,11 +135,40 @@ def attribute(reference: str) -> Any:
     if not where or not name.isidentifier():
         raise SettingsError(f"{got}takes module:attribute or path.py:attribute")
     try:
-        return getattr(_module(where), name)
-    except AttributeError:
-        raise SettingsError(f"{got}{where} has no {name}") from None
+        module = _module(where)
     except (ImportError, OSError, SyntaxError) as error:
-        raise SettingsError(f"{got}{error}") from None
+        raise SettingsError(f"{got}{_first_line(error)}") from None
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a stranger's module may raise anything
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {_first_line(error)}"
+        raise SettingsError(f"{got}{what} ({Path(at.filename).name}:{at.lineno})") from None
+    if not hasattr(module, name):
+        raise SettingsError(f"{got}{where} has no {name}")
+    return getattr(module, name)
+
+
+def who_answers(reference: str) -> Agent | Handler:
+    """Import an agent, or an async function that takes a call.
+
+    Raises:
+        SettingsError: it is neither, or `attribute` cannot have it.
+    """
+    own = attribute(reference)
+    call = None if isinstance(own, type) else getattr(own, "__call__", None)  # noqa: B004
+    if isinstance(own, Agent) or inspect.iscoroutinefunction(own):
+        return own
+    if inspect.iscoroutinefunction(call):
+        handler: Handler = own
+        return handler
+    name = reference.rpartition(":")[2]
+    raise SettingsError(
+        f"{variable_name('agent')}: got {reference!r}; {name} is neither an Agent nor an async"
+        " function of a call"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _module(where: str) -> ModuleType:
@@ -150,9 +187,9 @@ def show(settings: Settings) -> int:
     """Print the effective settings, secrets masked, and what each provider is."""
     for name, value in settings:
         secret = isinstance(value, SecretStr)
-        shown = "(set)" if secret else "(none)" if value is None else repr(value)
+        shown = "(set)" if secret else "(none)" if value is None else masked(repr(value))
         _say(f"{variable_name(name)} = {shown}")
-    from voicecore.providers.table import describe
+    from voicecore.providers.table import describe, trial
 
     providers = describe(settings)
     for info in providers:
@@ -160,8 +197,8 @@ def show(settings: Settings) -> int:
         _say(f"{info.stage}: {info.name} ({info.what}), {info.model or 'default model'}, {key}")
     problems = [info.problem for info in providers if info.problem]
     if settings.agent:
-        attribute(settings.agent)
-    elif problems:
+        who_answers(settings.agent)
+    elif problems := problems or trio.run(trial, settings):
         raise SettingsError("\n".join(problems))
     return 0
 

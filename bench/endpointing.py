@@ -11,6 +11,10 @@ detector.  No clock is read: same seeds, same table, on any machine.
 The real start and end are the first and last 20 ms less than 25 dB below an utterance's loudest.
 Noise is white, pink, or babble (six speakers at once, of the same recordings); the signal-to-noise
 ratio is that of the means of all speech and of all noise.
+
+The last rows are two recordings as they are, with the faint tail behind the last word, over
+digital silence or white noise of so many dBFS.  There an utterance ends with the last 20 ms within
+34 dB of its loudest.
 """
 
 from __future__ import annotations
@@ -53,9 +57,14 @@ PHRASES = (
 )
 """Recording, and the seconds between which a phrase of it lies."""
 
+RECORDED = ("hello_world", "weather_question")
+"""Recordings of one utterance each, with silence before and behind it."""
+
 NOISES = ("white", "pink", "babble")
 RATIOS = (60, 30, 20, 10)
 LEAD_S, GAP_S = 20.0, 2.0
+LINE_NOISES = (None, -60, -50)
+"""dBFS of the noise over whole recordings."""
 
 FIRST_SEED = 101
 """The gate's numbers were chosen on the noises of seeds 1 to 6; it is judged on others."""
@@ -76,7 +85,7 @@ class Score:
 
     contestant: str
     noise: str
-    snr_db: int
+    level: str
     false: int = 0
     miss: int = 0
     cuts: int = 0
@@ -91,16 +100,27 @@ def frames_of(samples: Samples) -> Samples:
     return samples[: whole * FRAME_BYTES].reshape(whole, FRAME_BYTES)
 
 
+def recording(name: str) -> Samples:
+    """Return the samples of a recording, as 16-bit values."""
+    pcm = wav.read(RECORDINGS / f"{name}.wav").pcm
+    return np.frombuffer(pcm, dtype="<i2").astype(np.float64)
+
+
+def extent(frames: Samples, decibels: float) -> tuple[int, int]:
+    """Return the first frame within so many dB of the loudest, and the one after the last."""
+    power = (frames**2).mean(axis=1)
+    loud = np.nonzero(power > power.max() / 10 ** (decibels / 10))[0]
+    return int(loud[0]), int(loud[-1]) + 1
+
+
 def phrases() -> list[Samples]:
     """Cut the utterances, exactly from their first frame to their last."""
     cut = []
     for name, start, end in PHRASES:
-        pcm = wav.read(RECORDINGS / f"{name}.wav").pcm
-        samples = np.frombuffer(pcm, dtype="<i2").astype(np.float64)
-        frames = frames_of(samples[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)])
-        power = (frames**2).mean(axis=1)
-        loud = np.nonzero(power > power.max() / 10**2.5)[0]
-        cut.append(frames[loud[0] : loud[-1] + 1].ravel())
+        samples = recording(name)[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
+        frames = frames_of(samples)
+        first, last = extent(frames, 25)
+        cut.append(frames[first:last].ravel())
     return cut
 
 
@@ -135,8 +155,38 @@ def line(kind: str, snr_db: int, seed: int) -> tuple[list[bytes], list[Span]]:
     signal = np.concatenate(parts)
     power = (np.concatenate(speech) ** 2).mean()
     noise = noise_of(kind, len(signal), speech, seed) * math.sqrt(power / 10 ** (snr_db / 10))
-    pcm = np.clip(np.rint(signal + noise), -32768, 32767).astype("<i2")
-    return [mulaw.encode(frame.tobytes()) for frame in pcm.reshape(-1, FRAME_BYTES)], spans
+    return encoded(signal + noise), spans
+
+
+def whole_line(dbfs: float | None, seed: int) -> tuple[list[bytes], list[Span]]:
+    """Return a line on which whole recordings are played, and where speech lies in it, in ms."""
+    gap = np.zeros(int(GAP_S * SAMPLE_RATE))
+    parts, spans, at = [gap], [], len(gap) // FRAME_BYTES
+    for name in RECORDED:
+        frames = frames_of(recording(name))
+        first, last = extent(frames, 34)
+        spans.append(((at + first) * FRAME_MS, (at + last) * FRAME_MS))
+        parts += [frames.ravel(), gap]
+        at += len(frames) + len(gap) // FRAME_BYTES
+    signal = np.concatenate(parts)
+    if dbfs is not None:
+        noise = np.random.default_rng(seed).standard_normal(len(signal))
+        signal += noise * 32768 * 10 ** (dbfs / 20)
+    return encoded(signal), spans
+
+
+def encoded(samples: Samples) -> list[bytes]:
+    """Return samples as frames of mu-law."""
+    pcm = np.clip(np.rint(frames_of(samples)), -32768, 32767).astype("<i2")
+    return [mulaw.encode(frame.tobytes()) for frame in pcm]
+
+
+def lines() -> Iterator[tuple[str, str, Callable[[int], tuple[list[bytes], list[Span]]]]]:
+    """Name every kind of line and its level, and what makes one of a seed."""
+    for kind, snr_db in itertools.product(NOISES, RATIOS):
+        yield kind, f"{snr_db} dB", partial(line, kind, snr_db)
+    for dbfs in LINE_NOISES:
+        yield "whole", "silent" if dbfs is None else f"{dbfs} dBFS", partial(whole_line, dbfs)
 
 
 def heard(contestant: Contestant, frames: list[bytes]) -> tuple[list[Span], list[int]]:
@@ -178,7 +228,13 @@ def judge(score: Score, spans: list[Span], turns: list[Span], pauses: list[int])
 
 def one_gate(margin: float) -> Contestant:
     """webrtcvad behind a single gate, its hangover counted but 80 ms of it taken off."""
-    rules = GateRules(voiced_margin=margin, faint_margin=-200, faint_frames=1_000_000)
+    rules = GateRules(
+        voiced_margin=margin,
+        faint_margin=-200,
+        unclassified_margin=200,
+        faint_frames=1_000_000,
+        speech_range=200,
+    )
     return Contestant(
         f"one gate, {margin:.0f} dB", lambda: GatedVad(3, rules), TurnRules(faint_hold_ms=80)
     )
@@ -225,11 +281,10 @@ def compete(console: Console, seeds: int) -> list[Score]:
     """Let everybody hear every line."""
     scores = []
     everybody = list(contestants(console))
-    kinds = list(itertools.product(NOISES, RATIOS))
-    for kind, snr_db in track(kinds, "lines", console=console, transient=True):
-        rows = [Score(who.name, kind, snr_db) for who in everybody]
+    for kind, level, make in track(list(lines()), "lines", console=console, transient=True):
+        rows = [Score(who.name, kind, level) for who in everybody]
         for seed in range(FIRST_SEED, FIRST_SEED + seeds):
-            frames, spans = line(kind, snr_db, seed)
+            frames, spans = make(seed)
             for who, score in zip(everybody, rows, strict=True):
                 judge(score, spans, *heard(who, frames))
         scores += rows
@@ -243,13 +298,14 @@ def figure(values: list[int]) -> str:
 
 def table_of(scores: list[Score], seeds: int) -> Table:
     """Return the scores as a table."""
-    table = Table(title=f"Endpointing: {seeds} lines of {len(PHRASES)} utterances in each row")
+    utterances = f"{len(PHRASES)} utterances (whole: {len(RECORDED)})"
+    table = Table(title=f"Endpointing: {seeds} lines a row, of {utterances}")
     for heading in ("noise", "VAD", "false", "miss", "cuts", "on, ms", "off, ms", "pause, ms"):
         table.add_column(heading, justify="left" if heading in ("noise", "VAD") else "right")
-    for (noise, snr_db), rows in itertools.groupby(scores, lambda s: (s.noise, s.snr_db)):
+    for (noise, level), rows in itertools.groupby(scores, lambda s: (s.noise, s.level)):
         for at, row in enumerate(rows):
             table.add_row(
-                "" if at else f"{noise} {snr_db} dB",
+                "" if at else f"{noise} {level}",
                 row.contestant,
                 *(str(count) if count else "·" for count in (row.false, row.miss, row.cuts)),
                 *(figure(values) for values in (row.on, row.off, row.pause)),
@@ -265,12 +321,12 @@ def plot(scores: list[Score], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    drawing, (above, below) = plt.subplots(2, 1, figsize=(10, 7), sharex=True)
-    lines = list(dict.fromkeys((score.noise, score.snr_db) for score in scores))
+    drawing, (above, below) = plt.subplots(2, 1, figsize=(12, 7), sharex=True)
+    kinds = list(dict.fromkeys((score.noise, score.level) for score in scores))
     names = list(dict.fromkeys(score.contestant for score in scores))
     for at, name in enumerate(names):
         mine = [score for score in scores if score.contestant == name]
-        place = np.arange(len(lines)) + (at - (len(names) - 1) / 2) * 0.12
+        place = np.arange(len(kinds)) + (at - (len(names) - 1) / 2) * 0.12
         mean = [np.mean(score.off) if score.off else np.nan for score in mine]
         spread = [np.std(score.off) if score.off else 0 for score in mine]
         above.errorbar(place, mean, yerr=spread, fmt="o", markersize=4, capsize=2, label=name)
@@ -278,7 +334,7 @@ def plot(scores: list[Score], path: Path) -> None:
     above.axhspan(280, 320, color="0.9", label="300 ms ± one frame")
     above.set(ylim=(0, 700), ylabel="ms from end of speech to end of turn")
     below.set(ylabel="false onsets + misses + cuts")
-    below.set_xticks(range(len(lines)), [f"{noise}\n{snr} dB" for noise, snr in lines])
+    below.set_xticks(range(len(kinds)), [f"{noise}\n{level}" for noise, level in kinds])
     above.legend(loc="upper left", fontsize=8, ncols=3)
     drawing.tight_layout()
     drawing.savefig(path, dpi=110)
@@ -300,7 +356,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     console = Console(record=True, width=100)
     machine = f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}"
-    console.print(f"{machine}; N = {options.seeds * len(PHRASES)} utterances a row")
+    console.print(f"{machine}; {options.seeds} lines a row")
     scores = compete(console, options.seeds)
     console.print(table_of(scores, options.seeds))
     stem = options.out / "endpointing"

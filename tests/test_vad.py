@@ -11,10 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voicecore.audio import FRAME_BYTES, SILENCE_FRAME, mulaw, wav
-from voicecore.audio.vad import GatedVad, GateRules, NoiseFloor, WebrtcVad, energy, from_dbfs
+from voicecore.audio.vad import (
+    GatedVad,
+    GateRules,
+    NoiseFloor,
+    SpeechLevel,
+    WebrtcVad,
+    energy,
+    from_dbfs,
+)
 from voicecore.audio.voicing import Voicing
 from voicecore.contracts import VAD
-from voicecore.dialogue.turns import Detector, SpeechStarted, TurnEnded, TurnRules
+from voicecore.dialogue.turns import Detector, SpeechPaused, SpeechStarted, TurnEnded, TurnRules
 
 AUDIO = Path(__file__).parent / "audio"
 PHRASES = {
@@ -24,15 +32,22 @@ PHRASES = {
     "what your country can do": ("jfk", 5.36, 7.70),
     "what you can do": ("jfk", 8.12, 10.50),
 }
+LAST_LOUD = {"weather_question": 81, "hello_world": 47}
+"""The last 20 ms within 34 dB of a recording's loudest; what follows nobody hears as speech."""
 RULES = TurnRules(end_silence_ms=300, pause_ms=100, faint_hold_ms=0)
 Samples = npt.NDArray[np.float64]
 
 
+def recording(name: str) -> Samples:
+    """All of a recording that is whole frames."""
+    pcm = np.frombuffer(wav.read(AUDIO / f"{name}.wav").pcm, "<i2").astype(np.float64)
+    return pcm[: len(pcm) // 160 * 160]
+
+
 def phrase(name: str) -> Samples:
     """From the first to the last 20 ms within 25 dB of the loudest."""
-    recording, start, end = PHRASES[name]
-    pcm = np.frombuffer(wav.read(AUDIO / f"{recording}.wav").pcm, "<i2").astype(np.float64)
-    part = pcm[int(start * 8000) : int(end * 8000)]
+    source, start, end = PHRASES[name]
+    part = recording(source)[int(start * 8000) : int(end * 8000)]
     rows = part[: len(part) // 160 * 160].reshape(-1, 160)
     power = (rows**2).mean(axis=1)
     loud = np.nonzero(power > power.max() / 10**2.5)[0]
@@ -64,6 +79,17 @@ def turns(heard: list[bytes], vad: VAD) -> list[tuple[int, int]]:
             elif isinstance(event, TurnEnded):
                 ended.append(20 * count)
     return list(zip(begun, ended, strict=True))
+
+
+def pauses(heard: list[bytes], vad: VAD) -> list[int]:
+    """Where the detector's pauses are, in ms."""
+    detector = Detector(RULES)
+    return [
+        20 * count
+        for count, frame in enumerate(heard, 1)
+        for event in detector.hear(frame, vad.hear(frame))
+        if isinstance(event, SpeechPaused)
+    ]
 
 
 def test_energy_is_exact() -> None:
@@ -117,6 +143,112 @@ def test_on_a_quiet_line_the_wait_is_300_ms(name: str, line_dbfs: float) -> None
     assert abs(ended - end - 300) <= 20
 
 
+@pytest.mark.parametrize("name", LAST_LOUD)
+@pytest.mark.parametrize(
+    ("decibels", "line_dbfs"), [(0, None), (0, -60), (0, -50), (-6, None), (-6, -60)]
+)
+def test_the_tail_behind_a_word_is_no_part_of_it(
+    name: str, decibels: float, line_dbfs: float | None
+) -> None:
+    """A recording as it is; where the line is silent, mu-law's silence on both sides of it."""
+    end = 20 * (50 + LAST_LOUD[name] + 1)
+    speech = recording(name) * 10 ** (decibels / 20)
+    if line_dbfs is None:
+        lines = [[*[SILENCE_FRAME] * 50, *frames(speech), *[SILENCE_FRAME] * 50]]
+    else:
+        signal = np.concatenate([np.zeros(8000), speech, np.zeros(8000)])
+        lines = [frames(signal + hiss(len(signal) / 8000, line_dbfs, s)) for s in range(1, 6)]
+    for heard in lines:
+        ((_, ended),) = turns(heard, GatedVad())
+        assert abs(ended - end - 300) <= 20
+        assert abs(pauses(heard, GatedVad())[-1] - end - 100) <= 20
+
+
+@pytest.mark.parametrize("name", LAST_LOUD)
+def test_without_a_level_of_speech_the_tail_holds_the_turn(name: str) -> None:
+    heard = [*[SILENCE_FRAME] * 50, *frames(recording(name)), *[SILENCE_FRAME] * 50]
+    ((_, ended),) = turns(heard, GatedVad(rules=GateRules(speech_range=200)))
+    assert ended - 20 * (50 + LAST_LOUD[name] + 1) > 340
+
+
+def test_a_word_end_that_the_classifier_misses_counts() -> None:
+    """The weather, asked 8 dB more softly: webrtcvad drops its last syllable."""
+    speech = recording("weather_question") * 10 ** (-8 / 20)
+    signal = np.concatenate([np.zeros(8000), speech, np.zeros(8000)])
+    heard, end = frames(signal + hiss(len(signal) / 8000, -65)), 20 * (50 + 82)
+    ((_, ended),) = turns(heard, GatedVad())
+    ((_, early),) = turns(heard, GatedVad(rules=GateRules(unclassified_margin=200)))
+    assert abs(ended - end - 300) <= 20
+    assert early - end - 300 <= -60
+
+
+@pytest.mark.parametrize("first", PHRASES)
+@pytest.mark.parametrize("second", PHRASES)
+def test_a_softer_sentence_after_a_loud_one_is_heard_in_full(first: str, second: str) -> None:
+    """15 dB softer, half a second later: what it loses to the level are its own dips."""
+    loud, soft = phrase(first), phrase(second) * 10 ** (-15 / 20)
+    heard = frames(np.zeros(24000), loud, np.zeros(4000), soft, np.zeros(8000))
+    begin, length = 3500 + len(loud) // 8, len(soft) // 8
+    rangeless = GateRules(speech_range=200)
+    (_, (began, ended)) = turns(heard, GatedVad())
+    assert began == turns(heard, GatedVad(rules=rangeless))[1][0]
+    assert abs(ended - begin - length - 300) <= 40
+    spoken = slice(begin // 20, (begin + length) // 20)
+    lost = [
+        at
+        for at, (gated, without) in enumerate(
+            zip(
+                voicings(GatedVad(), heard)[spoken],
+                voicings(GatedVad(rules=rangeless), heard)[spoken],
+                strict=True,
+            )
+        )
+        if without is Voicing.VOICED and gated is Voicing.SILENT
+    ]
+    assert len(lost) <= 3
+    assert not lost or lost[0] >= 10
+
+
+@pytest.mark.parametrize("slam_ms", [20, 60, 200])
+def test_a_slammed_door_does_not_mute_who_speaks_softly(slam_ms: int) -> None:
+    """At -9 dBFS, half a second before a sentence of -37."""
+    speech = phrase("weather") * 10 ** (-15 / 20)
+    slam = hiss(slam_ms / 1000, -9, seed=5)
+    before = np.concatenate([np.zeros(24000), slam, np.zeros(4000)])
+    heard = frames(before, speech, np.zeros(8000))
+    begin = len(before) // 8
+    began, ended = turns(heard, GatedVad())[-1]
+    assert began - begin <= 200
+    assert abs(ended - begin - len(speech) // 8 - 300) <= 40
+
+
+def test_the_level_of_speech_is_what_three_frames_reached() -> None:
+    level = SpeechLevel(GateRules(speech_range=20, voiced_fade=0, silent_fade=0))
+    heard = []
+    for loudness in (500, 900, 700, 800, 100):
+        level.hear(loudness, voiced=True)
+        heard.append(level.audible)
+    assert heard == pytest.approx([0, 0, 5, 7, 7])
+
+
+@pytest.mark.parametrize(("voiced", "decibels"), [(True, 10), (False, 30)])
+def test_the_level_of_speech_fades(voiced: bool, decibels: float) -> None:
+    level = SpeechLevel(GateRules(voiced_fade=10, silent_fade=30))
+    for _ in range(3):
+        level.hear(1_000_000, voiced=True)
+    peak = level.audible
+    for _ in range(50):
+        level.hear(0, voiced)
+    assert 10 * np.log10(peak / level.audible) == pytest.approx(decibels)
+
+
+def test_a_click_sets_no_level() -> None:
+    level = SpeechLevel(GateRules())
+    for loudness in (0, 1 << 31, 1 << 31, 0, 0):
+        level.hear(loudness, voiced=True)
+    assert level.audible == 0
+
+
 def test_the_classifier_alone_waits_for_its_hangover() -> None:
     speech = phrase("weather")
     heard = frames(np.zeros(24000), speech, np.zeros(16000))
@@ -145,8 +277,7 @@ def test_who_speaks_from_the_first_frame_is_heard(name: str, decibels: float) ->
 
 def test_real_pauses_over_real_room_noise_end_turns() -> None:
     """A recording with a room of its own, at -41 dBFS, that the classifier takes for speech."""
-    pcm = np.frombuffer(wav.read(AUDIO / "jfk.wav").pcm, "<i2").astype(np.float64)
-    heard = frames(pcm, np.zeros(8000))
+    heard = frames(recording("jfk"), np.zeros(8000))
     assert len(turns(heard, GatedVad())) == 4
     assert len(turns(heard, WebrtcVad())) == 2
 

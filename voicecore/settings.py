@@ -7,8 +7,11 @@ name (Twilio's and the vendors' own) say so.  Flags win over the environment, th
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
+from annotated_types import Ge, Gt, Le
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -54,8 +57,8 @@ class Settings(BaseSettings):
     llm_model: str = ""
     tts_model: str = ""
     tts_voice: str = ""
-    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en-US"
-    greeting: str = "Hello! How can I help you?"
+    language: str = "en-US"
+    greeting: str | None = None  # the language's own, see call/phrases.py
     prompt: str = (
         "You are a friendly phone agent. Your words are spoken aloud: answer in one to three"
         " short sentences, without lists, markup or emoji. Ask when you did not understand."
@@ -80,22 +83,50 @@ class Settings(BaseSettings):
     max_calls: Annotated[int, Field(ge=0)] = 0
     drain_s: Annotated[float, Field(ge=0, le=3600)] = 30
 
+    @field_validator("language")
+    @classmethod
+    def _language_is_a_tag(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", value):
+            raise ValueError("takes a language such as en-US")
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _public_url_is_an_origin(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        value = value.rstrip("/")
-        if not value.startswith(("https://", "http://")) or "?" in value or "#" in value:
-            raise ValueError("an origin such as https://agent.example.com")
-        return value
+        if not _is_web_address(value) or any(mark in value for mark in "@?#"):
+            raise ValueError("takes an origin such as https://agent.example.com")
+        return value.rstrip("/")
 
     @field_validator("openai_base_url")
     @classmethod
     def _base_is_a_url(cls, value: str) -> str:
-        if not value.startswith(("https://", "http://")):
-            raise ValueError("a URL such as https://api.openai.com/v1")
+        if not _is_web_address(value):
+            raise ValueError("takes a URL such as https://api.openai.com/v1")
         return value.rstrip("/")
+
+
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
+
+
+def _is_web_address(value: str) -> bool:
+    """Return whether this is an http URL with a host, in printable ASCII."""
+    if not re.fullmatch(r"[!-~]+", value):  # urlsplit would drop line breaks without a word
+        return False
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        return False
+    host = parts.netloc.rpartition("@")[2]
+    known = parts.scheme in ("http", "https") and _HOST_AND_PORT.fullmatch(host) is not None
+    return known and port != 0
+
+
+def masked(value: str) -> str:
+    """Return a text without the name and the password in its URL."""
+    return re.sub(r"(?<=//).*@", "…@", value, flags=re.DOTALL)
 
 
 def variable_name(field: str) -> str:
@@ -120,8 +151,37 @@ def load(**flags: Any) -> Settings:
         for problem in error.errors(include_url=False):
             name = variable_name(str(problem["loc"][0])) if problem["loc"] else "settings"
             got = problem.get("input")
-            shown = "a secret value" if name.endswith(("KEY", "TOKEN")) else repr(got)[:80]
-            lines.append(f"{name}: got {shown}; {problem['msg'].removeprefix('Value error, ')}")
+            shown = "a secret value" if name.endswith(("KEY", "TOKEN")) else masked(repr(got))[:80]
+            own = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{name}: got {shown}; {_takes(str(problem['loc'][0]), own)}")
         raise SettingsError("\n".join(lines)) from None
     except UnicodeDecodeError as error:
         raise SettingsError(f".env: is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _takes(field: str, message: str) -> str:
+    """Say what a field takes; `message` is what there is to say of it otherwise."""
+    info = next(
+        (info for name, info in Settings.model_fields.items() if _is_called(name, field)), None
+    )
+    if info is None:
+        return message
+    if info.annotation is bool:
+        return "takes on or off"
+    if info.annotation not in (int, float):
+        choices = get_args(info.annotation)
+        words = all(isinstance(choice, str) for choice in choices)
+        return f"takes {' or '.join(choices)}" if choices and words else message
+    kind = "a whole number" if info.annotation is int else "a number"
+    least = next((rule.ge for rule in info.metadata if isinstance(rule, Ge)), None)
+    above = next((rule.gt for rule in info.metadata if isinstance(rule, Gt)), None)
+    most = next((rule.le for rule in info.metadata if isinstance(rule, Le)), None)
+    if above is not None:
+        return f"takes {kind} above {above} and up to {most}"
+    if most is None:
+        return f"takes {kind} of at least {least}"
+    return f"takes {kind} from {least} to {most}"
+
+
+def _is_called(name: str, location: str) -> bool:
+    return location.lower() in (name, variable_name(name).lower())

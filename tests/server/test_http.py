@@ -212,7 +212,9 @@ async def test_a_chunked_body_is_read_and_bounded() -> None:
         b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
     )
     async with memory_server() as house:
-        answer = await ask(house.connect(), head + b"14\r\nCallSid=CA1&From=%2B\r\n3\r\n155\r\n0\r\n\r\n")
+        answer = await ask(
+            house.connect(), head + b"14\r\nCallSid=CA1&From=%2B\r\n3\r\n155\r\n0\r\n\r\n"
+        )
         assert b'value="+155"' in answer.body
         flood = head + b"1\r\na\r\n" * (2 * BODY_BYTES // 6 + 1000)
         assert (await ask(house.connect(), flood)).status == 413

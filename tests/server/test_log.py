@@ -86,7 +86,9 @@ def test_sids_are_left_alone() -> None:
         assert f"{sid} ended" in logged(why=f"{sid} ended")
 
 
-@pytest.mark.parametrize("text", ["+15550001111", "tel:+15550001111,", "(15550001111)", "x +15550001111"])
+@pytest.mark.parametrize(
+    "text", ["+15550001111", "tel:+15550001111,", "(15550001111)", "x +15550001111"]
+)
 def test_numbers_are_masked_wherever_they_stand_alone(text: str) -> None:
     assert "5550001" not in logged(heard=text)
 

@@ -49,9 +49,9 @@ async def test_a_call_is_connected_to_the_stream() -> None:
 )
 async def test_without_a_public_url_the_request_tells(headers: tuple[str, ...], url: str) -> None:
     async with memory_server() as house:
-        stream = (
-            await answer(house, "/voice-stream", *headers, CallSid=CALL_SID)
-        ).find("Connect/Stream")
+        stream = (await answer(house, "/voice-stream", *headers, CallSid=CALL_SID)).find(
+            "Connect/Stream"
+        )
     assert stream is not None
     assert stream.attrib["url"] == url
 

@@ -9,7 +9,7 @@ from ..audio.vad import GatedVad
 from ..contracts import LLM, STT, TTS, VAD
 from ..dialogue.turns import TurnRules
 from ..settings import Settings
-from .phrases import Phrases, StockWords, stock_words
+from .phrases import Phrases, StockWords, default_greeting, stock_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Persona:
     """
 
     prompt: str = Settings.model_fields["prompt"].default
-    greeting: str = Settings.model_fields["greeting"].default
+    greeting: str = default_greeting("en")
     language: str = "en-US"
     voice: str = ""
     words: StockWords | None = None
@@ -75,13 +75,16 @@ class Agent:
 
 def agent_from(settings: Settings, stt: STT, llm: LLM, tts: TTS) -> Agent:
     """Make the agent that the settings describe, on these providers."""
+    greeting = settings.greeting
+    if greeting is None:
+        greeting = default_greeting(settings.language)
     return Agent(
         stt=stt,
         llm=llm,
         tts=tts,
         persona=Persona(
             prompt=settings.prompt,
-            greeting=settings.greeting,
+            greeting=greeting,
             language=settings.language,
             voice=settings.tts_voice,
         ),

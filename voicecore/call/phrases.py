@@ -52,6 +52,14 @@ STOCK_WORDS: dict[str, StockWords] = {
 }
 
 
+GREETINGS = {"en": "Hello! How can I help you?", "hi": "नमस्ते! मैं आपकी कैसे मदद कर सकता हूँ?"}
+
+
+def default_greeting(language: str) -> str:
+    """Return the greeting of a BCP-47 language, or the English one."""
+    return GREETINGS.get(language.split("-")[0].lower(), GREETINGS["en"])
+
+
 def stock_words(language: str) -> StockWords:
     """Return the words of a BCP-47 language, or the English ones."""
     return STOCK_WORDS.get(language.split("-")[0].lower(), STOCK_WORDS["en"])

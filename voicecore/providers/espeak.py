@@ -7,14 +7,19 @@ optional extra, loaded in the process of `espeak_engine` only.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import msgspec
+import trio
 
-from ..settings import Settings
+from ..errors import ProviderError
+from ..settings import Settings, variable_name
 from .engines import EnginePool, module_command, open_pool
+
+logger = logging.getLogger(__name__)
 
 NAME = "espeak"
 ENGINE = "voicecore.providers.espeak_engine"
@@ -51,6 +56,38 @@ class Espeak:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Espeak]:
-    """Start the engine, without waiting for it."""
+    """Start the engine, without waiting for it; it warns if the voice is none of its own."""
+    async with open_pool(NAME, module_command(ENGINE), ENGINES) as pool, trio.open_nursery() as own:
+        tts = EspeakTTS(pool)
+        own.start_soon(_warn, tts, settings, name="try the voice")
+        yield Espeak(tts)
+        own.cancel_scope.cancel()
+
+
+async def trial(settings: Settings) -> list[str]:
+    """Return what is wrong with the voice or the language, in one line, if anything is."""
     async with open_pool(NAME, module_command(ENGINE), ENGINES) as pool:
-        yield Espeak(EspeakTTS(pool))
+        return await _tried(EspeakTTS(pool), settings)
+
+
+async def _warn(tts: EspeakTTS, settings: Settings) -> None:
+    for line in await _tried(tts, settings):
+        logger.warning(line)
+
+
+async def _tried(tts: EspeakTTS, settings: Settings) -> list[str]:
+    try:
+        async with tts.speak("", settings.tts_voice, settings.language) as pieces:
+            async for _ in pieces:
+                pass
+    except ProviderError as error:
+        if error.fault == "status":
+            return [_no_such_voice(settings)]
+        # An engine that does not come up is reported where it is kept.
+    return []
+
+
+def _no_such_voice(settings: Settings) -> str:
+    field = "tts_voice" if settings.tts_voice else "language"
+    got = f"{variable_name(field)}: got {getattr(settings, field)!r}; espeak has no such voice"
+    return got if settings.tts_voice else f"{got}, and {variable_name('tts_voice')} names none"

@@ -27,6 +27,7 @@ from ..errors import ProviderError, SettingsError
 from ..settings import Settings
 from .chat import BadReply, Reply, ReplyFailed, request_body
 from .http import Api, Body, Deadlines, open_client
+from .pcm import TYPES, NotPcm, PcmStream
 from .sse import SSEParser
 
 NAME = "openai"
@@ -47,7 +48,6 @@ SPEECH_RATE = 24000
 SLICE_S = 0.1
 """Audio that is resampled between two checkpoints: 30 microseconds of work."""
 
-_NO_AUDIO = re.compile(r"(text/|application/(?!octet-stream)|image/|video/)")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -167,13 +167,13 @@ class OpenAILLM:
 
 
 class _Speech:
-    """PCM as it comes, as mu-law in slices."""
+    """PCM as it comes, bare or in a WAV file, as mu-law in slices."""
 
     def __init__(self, body: Body) -> None:
         self._body = body
         named = re.search(r"\brate=(\d{4,6})\b", body.parameters)
-        self._rate = int(named[1]) if named else SPEECH_RATE
-        self._encoder = MulawEncoder(self._rate)
+        self._pcm = PcmStream(int(named[1]) if named else SPEECH_RATE)
+        self._encoder: MulawEncoder | None = None
         self._pending = memoryview(b"")
         self._heard = False
         self._ended = False
@@ -190,22 +190,29 @@ class _Speech:
 
     async def _next_slice(self) -> bytes:
         if not self._pending:
-            try:
-                self._pending = memoryview(await anext(self._body))
-            except StopAsyncIteration:
-                return self._end()
-            self._heard = True
+            self._pending = memoryview(await self._read())
         else:
             await trio.lowlevel.checkpoint()
-        size = int(SLICE_S * self._rate) * 2
+        if self._encoder is None and (self._pending or self._ended):
+            self._encoder = MulawEncoder(self._pcm.rate)
+        size = int(SLICE_S * self._pcm.rate) * 2
         pcm, self._pending = bytes(self._pending[:size]), self._pending[size:]
-        return self._encoder.feed(pcm)
+        if self._encoder is None:
+            return b""
+        return self._encoder.feed(pcm) + (self._encoder.flush() if self._ended else b"")
 
-    def _end(self) -> bytes:
-        if not self._heard:
+    async def _read(self) -> bytes:
+        try:
+            try:
+                pcm = self._pcm.feed(await anext(self._body))
+            except StopAsyncIteration:
+                pcm, self._ended = self._pcm.end(), True
+        except NotPcm as error:
+            raise ProviderError(NAME, "garbage", str(error)) from None
+        self._heard = self._heard or bool(pcm)
+        if self._ended and not self._heard:
             raise ProviderError(NAME, "garbage", "no audio")
-        self._ended = True
-        return self._encoder.flush()
+        return pcm
 
 
 class OpenAITTS:
@@ -227,8 +234,8 @@ class OpenAITTS:
             "response_format": "pcm",
         }
         async with self._api.post("audio/speech", TTS_DEADLINES, json=content) as body:
-            if _NO_AUDIO.match(body.content_type):
-                raise ProviderError(NAME, "garbage", "not audio")
+            if body.content_type not in TYPES:
+                raise ProviderError(NAME, "garbage", "not PCM")
             yield _Speech(body)
 
 

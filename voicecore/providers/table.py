@@ -130,6 +130,20 @@ async def _opened(settings: Settings, stack: AsyncExitStack) -> Providers:
     return Providers(**opened)
 
 
+async def trial(settings: Settings) -> list[str]:
+    """Return what only the engines know to be wrong with the settings, a line each.
+
+    A vendor's module may have ``trial(settings)`` for that.  Takes as long as engines take to load.
+    """
+    lines: list[str] = []
+    for name in dict.fromkeys(getattr(settings, stage) for stage in STAGES):
+        if name in VENDORS:
+            module = importlib.import_module(VENDORS[name].module)
+            if hasattr(module, "trial"):
+                lines += await module.trial(settings)
+    return lines
+
+
 def describe(settings: Settings) -> list[ProviderInfo]:
     """Return what each stage is, and what keeps it from starting; opens nothing."""
     return [_described(stage, settings) for stage in STAGES]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import trio
 from trio_websocket import ConnectionClosed
@@ -33,14 +34,21 @@ INTERNAL_ERROR = 1011
 GONE = 1001
 
 
+class Closing(NamedTuple):
+    """What a WebSocket is closed with."""
+
+    code: int
+    reason: str = ""
+
+
 async def contain(
     what: str, task: Callable[[], Awaitable[None]], call_sid: Callable[[], str] = str
-) -> int | None:
-    """Run `task`; return `None`, or the WebSocket code of the error that it ended with.
+) -> Closing | None:
+    """Run `task`; return `None`, or how to close the WebSocket after the error that it ended with.
 
     Cancellation passes through; every error ends here, in one line of the log.
     """
-    code: int | None = None
+    closing: Closing | None = None
     try:
         await task()
     except* Exception as group:  # noqa: BLE001  the one place
@@ -52,14 +60,15 @@ async def contain(
         elif not isinstance(worst, LineClosed):
             why = {"why": f"{worst!r:.150}"}
             log.info("%s ended", what, extra={"call": call_sid(), "fields": why})
-        code = _close_code(worst)
-    return code
+        closing = _closing(worst)
+    return closing
 
 
-def _close_code(error: Exception) -> int:
+def _closing(error: Exception) -> Closing:
     if isinstance(error, (CallRefused, RemoteProtocolError)):
-        return error.close_code
-    return GONE if isinstance(error, _PEERS_DOING) else INTERNAL_ERROR
+        return Closing(error.close_code, str(error))
+    # Without a reason: our bugs are nobody's business but ours.
+    return Closing(GONE if isinstance(error, _PEERS_DOING) else INTERNAL_ERROR)
 
 
 def _described(error: Exception) -> dict[str, object]:

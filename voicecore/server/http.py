@@ -30,6 +30,9 @@ from .limits import (
 
 TEXT = "text/plain; charset=utf-8"
 
+BLANK_BYTES = 16
+"""Of empty lines before a request; beyond it they are a malformed request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -87,6 +90,7 @@ class HttpConnection:
         self._transport = transport
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self._fed = 0
+        self._blank = 0
         self._patience = REQUEST_S
         self._deadline = 0.0
         self._is_head = False
@@ -104,8 +108,9 @@ class HttpConnection:
         """
         self._fed = len(self.unread)
         with trio.move_on_after(self._patience) as idle:
-            if not self._fed and not await self._read():
-                return None
+            while not self.unread:
+                if not await self._read():
+                    return None
         if idle.cancelled_caught:
             return None
         self._deadline = trio.current_time() + REQUEST_S
@@ -148,9 +153,11 @@ class HttpConnection:
         if response.status != 204:
             headers.append(("Content-Length", str(len(body))))
         # After an error, or before a body that nobody read, there is no telling where the next
-        # request begins.
-        if self._h11.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
-            headers.append(("Connection", "close"))
+        # request begins; behind a failed upgrade there may be anything.
+        lost = self._h11.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
+        if lost or response.status in (400, 426):
+            upgrade = ", upgrade" if "Upgrade" in response.headers else ""
+            headers.append(("Connection", f"close{upgrade}"))
         reason = HTTPStatus(response.status).phrase.encode()
         head = h11.Response(status_code=response.status, headers=headers, reason=reason)
         data = self._h11.send(head)
@@ -159,7 +166,14 @@ class HttpConnection:
         await self._send(data + self._h11.send(h11.EndOfMessage()))
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             return False
-        self._h11.start_next_cycle()
+        # A new one, because what the old one holds cannot be looked through for empty lines.
+        unread, closed = self._h11.trailing_data
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
+        self._blank = 0
+        if data := self._without_blank(unread):
+            self._h11.receive_data(data)
+        if closed:
+            self._h11.receive_data(b"")
         self._is_head = False
         self._patience = IDLE_S
         return True
@@ -176,6 +190,10 @@ class HttpConnection:
             raise BadRequest(505, "HTTP/1.1 is spoken here")
         headers = tuple(event.headers)
         request = Request(event.method.decode(), _origin_form(event), version, headers)
+        if not all(value.isascii() for value in request.values("connection")):
+            raise BadRequest(400, "connection is not ASCII")
+        if version == "1.1" and request.header("expect").lower() not in ("", "100-continue"):
+            raise BadRequest(417, "only 100-continue can be expected")
         lengths, codings = request.values("content-length"), request.values("transfer-encoding")
         if codings and (lengths or version == "1.0"):
             # Two ideas of where the body ends: how requests are smuggled past proxies.
@@ -205,8 +223,22 @@ class HttpConnection:
         except trio.BrokenResourceError:
             data = b""
         self._fed += len(data)
-        self._h11.receive_data(data)
+        if not data:
+            self._h11.receive_data(b"")
+        elif begun := data if self._blank < 0 else self._without_blank(data):
+            self._h11.receive_data(begun)
         return bool(data)
+
+    def _without_blank(self, data: bytes) -> bytes:
+        """Take off the empty lines before a request (RFC 9112, section 2.2), not very many."""
+        rest = data.lstrip(b"\r\n")
+        self._blank += len(data) - len(rest)
+        if self._blank > BLANK_BYTES:
+            self._blank = -1
+            return data
+        if rest:
+            self._blank = -1
+        return rest
 
     async def _send(self, data: bytes | None) -> None:
         with trio.move_on_after(RESPONSE_S) as patience:

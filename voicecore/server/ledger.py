@@ -7,7 +7,10 @@ oldest records are forgotten first, so it never grows.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 
 from .limits import LEDGER_RECORDS
@@ -28,6 +31,7 @@ class Ledger:
 
     def __init__(self, worker: int = 0, workers: int = 1, fd: int = -1) -> None:
         self._memory = mmap.mmap(fd, ledger_bytes(workers))
+        self._fd = fd
         self._start = worker * _SECTION_BYTES
         self._workers = workers
         self._next = 0
@@ -53,9 +57,10 @@ class Ledger:
     def first_use(self, token: str) -> bool:
         """Note a token; return whether no worker has seen it before."""
         key = _digest(f"token {token}")
-        if self._find(key) >= 0:
-            return False
-        self._write(key, b"")
+        with self._alone():
+            if self._find(key) >= 0:
+                return False
+            self._write(key, b"")
         return True
 
     def note_ending(self, call_sid: str, ended_by: str) -> None:
@@ -78,6 +83,22 @@ class Ledger:
     def close(self) -> None:
         """Give the memory back."""
         self._memory.close()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep the other workers out, for microseconds; the kernel frees a dead worker's lock.
+
+        A record lock, which belongs to a process: workers inherit one open file, and with it `flock`
+        would let them all in.
+        """
+        if self._fd < 0:
+            yield
+            return
+        fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
     def _write_calls(self) -> None:
         self._memory[self._start : self._start + 4] = self._calls.to_bytes(4)

@@ -27,7 +27,8 @@ REPEATS_S = 10.0
 """The same message of the server at most so often in so many seconds: a stranger who provokes a
 line a packet should not fill the disk."""
 
-_PHONE = re.compile(r"\+?\d{7,15}(?!\d)")
+_PHONE = re.compile(r"(?<!\w)\+?\d{7,15}(?!\w)")
+# A number within a word is a piece of a SID.
 _PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 

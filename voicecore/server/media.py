@@ -14,7 +14,7 @@ from ..call.line import WebSocketLine
 from ..contracts import Line
 from ..wire.events import Started
 from .admission import Admission, Admit
-from .boundary import GONE, contain
+from .boundary import GONE, Closing, contain
 from .ledger import Ledger
 from .limits import MEDIA_READ_BYTES, MESSAGE_BYTES, PING_S, PONG_S
 from .transport import MediaTransport
@@ -85,13 +85,13 @@ class MediaStreams:
             log.info("WebSocket connected")
             nursery.start_soon(keep_alive, websocket, stream, name="ping")
             with scope:
-                code = await self._call(line)
-            await line.aclose(GONE if scope.cancelled_caught else code)
+                closing = await self._call(line)
+            await line.aclose(*(Closing(GONE) if scope.cancelled_caught else closing))
             await stream.aclose()
             nursery.cancel_scope.cancel()
 
-    async def _call(self, line: Line) -> int:
-        """Run one call to its end, whatever that is; return the code to close the line with."""
+    async def _call(self, line: Line) -> Closing:
+        """Run one call to its end, whatever that is; return how to close the line."""
         ending: Ending | None = None
         call_sid = ""
 
@@ -106,12 +106,12 @@ class MediaStreams:
 
                 ending = await self._converse(line, admit_known)
 
-        code = await contain("call", converse, lambda: call_sid)
+        failed = await contain("call", converse, lambda: call_sid)
         if ending is None:
-            return 1000 if code is None else code
+            return Closing(1000) if failed is None else failed
         # Before the close: the carrier asks how it ended as soon as it sees that.
         self._ledger.note_ending(ending.call_sid, ending.ended_by)
-        return ending.close_code
+        return Closing(ending.close_code)
 
 
 async def keep_alive(websocket: WebSocketConnection, stream: MediaTransport) -> None:

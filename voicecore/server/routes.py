@@ -52,13 +52,15 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
     form = _signed_form(house, request, body)
     if isinstance(form, Response):
         return form
+    call_sid = form.first("CallSid")
+    if not call_sid:
+        return Response(400, b"no CallSid\n")
     if house.admission.draining or house.admission.full:
-        log.info("call turned away", extra={"call": form.first("CallSid")})
+        log.info("call turned away", extra={"call": call_sid})
         return Response(200, twiml.hang_up(BUSY), XML)
     if house.settings.public_url is None:
         check_host(request)
     base = public_base(request, house.settings.public_url)
-    call_sid = form.first("CallSid")
     parameters = {
         "token": house.admission.token(call_sid),
         "From": form.first("From"),

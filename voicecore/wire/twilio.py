@@ -64,15 +64,10 @@ TRANSITIONS: dict[StreamState, dict[str, StreamState]] = {
 """What Twilio may say in each state.  Everything else is ignored where it arrives."""
 
 
-class _MediaFormat(msgspec.Struct):
-    encoding: str
-    sample_rate: int = msgspec.field(name="sampleRate")
-    channels: int
-
-
 class _StartBody(msgspec.Struct):
     call_sid: str = msgspec.field(name="callSid")
-    media_format: _MediaFormat = msgspec.field(name="mediaFormat")
+    media_format: Any = msgspec.field(name="mediaFormat", default=None)
+    """Of any shape: what is not ours closes the stream, and is not ignored as a bad message."""
     account_sid: str = msgspec.field(name="accountSid", default="")
     custom_parameters: dict[str, str] = msgspec.field(name="customParameters", default_factory=dict)
 
@@ -203,8 +198,9 @@ class MediaStream:
 
     def _start(self, message: _Start) -> Event:
         body = message.start
-        shape = (body.media_format.encoding, body.media_format.sample_rate)
-        if shape != ("audio/x-mulaw", 8000) or body.media_format.channels != 1:
+        given = body.media_format if isinstance(body.media_format, dict) else {}
+        shape = tuple(given.get(key) for key in ("encoding", "sampleRate", "channels"))
+        if shape != ("audio/x-mulaw", 8000, 1):
             raise RemoteProtocolError("media format is not audio/x-mulaw 8000 mono", 1003)
         self.stream_sid = message.stream_sid
         sid = _quote(self.stream_sid).decode()
