@@ -260,9 +260,10 @@ async def opened(settings: Settings) -> AsyncIterator[OpenAI]:
         raise SettingsError("OPENAI_API_KEY: got a secret value; takes printable ASCII")
     try:
         url = httpx.URL(settings.openai_base_url)
-    except httpx.InvalidURL as error:
+        host = url.host
+    except (httpx.InvalidURL, UnicodeError) as error:  # the latter from the host's encoding
         raise SettingsError(f"OPENAI_BASE_URL: {error}") from None
-    limit_field = "max_completion_tokens" if url.host == "api.openai.com" else "max_tokens"
+    limit_field = "max_completion_tokens" if host == "api.openai.com" else "max_tokens"
     async with open_client(str(url), key) as client:
         api = Api(NAME, client)
         yield OpenAI(

@@ -3,7 +3,7 @@
 The wheel's acoustic model was trained on 16 kHz speech.  Telephone speech is resampled to that; of
 the settings tried on the recordings of the tests these were the fastest that got the words right:
 
-* At most 2,000 HMMs a frame: 0.2 s for a second of speech on one core; unlimited needs 0.4 to 0.8.
+* At most 3,000 HMMs a frame: 0.3 s for a second of speech on one core; unlimited needs 0.4 to 0.8.
   The second, flat search pass stays: without it fewer words are right.
 * The front end is set up anew for each utterance.  Otherwise the running mean of one caller's words
   changes how the next one's are heard.
@@ -34,12 +34,13 @@ MEAN_BYTES = 2 * MODEL_RATE * 4
 """The mean of the first 4 s will do, and is had in 140 ms: this pass cannot be cut."""
 
 _EDGE_SAMPLES = 2 * MODEL_RATE // 10
-_EDGE_NOISE = 8.0
-"""Standard deviation, of 32767: -72 dBFS.  Digital silence has no logarithm."""
+_EDGE_NOISE = 2.0
+"""Standard deviation, of 32767: -84 dBFS.  Digital silence has no logarithm; and with more, the
+soft end of a last word is misheard where the utterance was cut at its first pause."""
 
 
 def _load() -> Answer:
-    decoder = pocketsphinx.Decoder(samprate=float(MODEL_RATE), maxhmmpf=2000, loglevel="FATAL")
+    decoder = pocketsphinx.Decoder(samprate=float(MODEL_RATE), maxhmmpf=3000, loglevel="FATAL")
     search = decoder.current_search()
     decoder.add_keyphrase("mean", "hello")
 

@@ -88,8 +88,8 @@ class Ledger:
     def _alone(self) -> Iterator[None]:
         """Keep the other workers out, for microseconds; the kernel frees a dead worker's lock.
 
-        A record lock, which belongs to a process: workers inherit one open file, and with it `flock`
-        would let them all in.
+        A record lock, which belongs to a process: workers inherit one open file, and `flock`, which
+        belongs to the file, would let them all in.
         """
         if self._fd < 0:
             yield
