@@ -119,7 +119,7 @@ MOVES = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(MOVES, max_size=10), st.sampled_from([0.0, 0.03, 0.3]), st.booleans())
 def test_any_caller_hears_one_voice_at_a_time_and_nothing_stale(
     moves: list[tuple[str, object]], stage: float, streaming: bool

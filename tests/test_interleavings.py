@@ -149,7 +149,7 @@ async def test_a_caller_who_is_never_understood_does_not_fill_the_memory(
 ) -> None:
     stt = FakeSTT(1.0)
     host = fake_agent(stt, FakeLLM(answer=lambda m: "ok."), idle_prompt_s=0)
-    await ScriptedCaller().says("and " * 190, 190).pauses(5).hangs_up().call(host)
+    await ScriptedCaller().says("and " * 125, 125).pauses(5).hangs_up().call(host)
     assert max(int(request.what.split()[0]) for request in stt.requests) == 60 * 8000
 
 

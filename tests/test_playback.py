@@ -342,7 +342,7 @@ def in_virtual_time(function: Callable[[], object]) -> None:
     trio.run(function, clock=MockClock(autojump_threshold=0))  # type: ignore[arg-type]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["hold", "release", "cut", "wait"]), st.floats(0.001, 0.7)),
