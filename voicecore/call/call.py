@@ -149,10 +149,11 @@ class Call:
 
     def _take(self, text: str) -> None:
         event = self._stream.receive(text)
+        if type(event) is Media:  # forty-nine of fifty: before the slower match
+            for frame in self._framer.feed(event.audio):
+                self._hear(frame)
+            return
         match event:
-            case Media(audio):
-                for frame in self._framer.feed(audio):
-                    self._hear(frame)
             case MarkReached(name):
                 if self._player is not None:
                     self._player.mark_reached(name)

@@ -46,8 +46,8 @@ class Hearing:
         while trio.current_time() < last_media + self._no_media_s:
             with trio.CancelScope(deadline=trio.current_time() + GAP_S) as gap:
                 count = 0
-                async for frame in frames:
-                    self.hear(frame)
+                while True:  # `async for` is one call more, fifty times a second
+                    self.hear(await frames.receive())
                     count += 1
                     if count % FRAMES_PER_DEADLINE == 1:
                         last_media = trio.current_time()
