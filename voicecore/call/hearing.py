@@ -18,11 +18,6 @@ from .pipeline import Heard, TurnFinished
 GAP_S = 0.6
 """Longer than networks stall (half a second), shorter than a caller waits for an answer."""
 
-FRAMES_PER_DEADLINE = 5
-"""Moving a deadline costs half as much as judging a frame; 100 ms late is no matter here."""
-
-FRAME_S = 0.02
-
 
 class Hearing:
     """One call's ears."""
@@ -38,31 +33,27 @@ class Hearing:
         self._feed = transcription.feed
         self._no_media_s = agent.limits.no_media_s
         self._post = post
-        self._onset = self._last_voiced = trio.current_time()
+        self._onset = self._last_voiced = self._last_media = trio.current_time()
 
     async def run(self, frames: trio.MemoryReceiveChannel[bytes]) -> None:
-        """Hear until no media has come for the agent's `no_media_s`."""
-        last_media = trio.current_time()
-        while trio.current_time() < last_media + self._no_media_s:
-            with trio.CancelScope(deadline=trio.current_time() + GAP_S) as gap:
-                count = 0
-                while True:  # `async for` is one call more, fifty times a second
+        """Hear what has piled up, and watch the silence, until no media came for too long."""
+        while (now := trio.current_time()) < self._last_media + self._no_media_s:
+            with trio.move_on_at(max(self._last_media, now - GAP_S / 2) + GAP_S):
+                while True:
                     self.hear(await frames.receive())
-                    count += 1
-                    if count % FRAMES_PER_DEADLINE == 1:
-                        last_media = trio.current_time()
-                        gap.deadline = last_media + GAP_S + FRAMES_PER_DEADLINE * FRAME_S
-            self._hear_nothing()
+            if trio.current_time() >= self._last_media + GAP_S:
+                self._hear_nothing()
 
     def hear(self, frame: bytes) -> None:
         """Take one frame."""
         voicing = self._vad.hear(frame)
         self._feed(frame)
+        now = self._last_media = trio.current_time()
         if voicing is Voicing.VOICED:
-            self._last_voiced = trio.current_time()
+            self._last_voiced = now
         for event in self._detector.hear(frame, voicing):
             if isinstance(event, SpeechStarted):
-                self._onset = trio.current_time() - event.since_ms / 1000
+                self._onset = now - event.since_ms / 1000
             self._post.send_nowait(Heard(event, self._last_voiced, self._onset))
 
     def _hear_nothing(self) -> None:
