@@ -58,7 +58,7 @@ async def test_the_gap_is_the_silence_or_the_stages_not_their_sum(
     caller = ScriptedCaller().pauses(1).says("hello there").listens().hangs_up()
     transcript = await caller.call(fake_agent(FakeSTT(stt), FakeLLM(llm), FakeTTS(tts)))
     expected = max(0.3, 0.1 + stt + llm + tts)
-    assert transcript.gaps[0] == pytest.approx(expected, abs=FRAME + 1e-6)
+    assert transcript.gaps[0] == pytest.approx(expected, abs=1.5 * FRAME)
 
 
 async def test_without_speculation_the_stages_wait_for_the_silence(
@@ -67,7 +67,7 @@ async def test_without_speculation_the_stages_wait_for_the_silence(
     caller = ScriptedCaller().says("hello there").listens().hangs_up()
     slow = fake_agent(FakeSTT(0.3), FakeLLM(0.6), FakeTTS(0.5), pause_ms=0)
     transcript = await caller.call(slow)
-    assert transcript.gaps[0] == pytest.approx(1.7, abs=FRAME + 1e-6)
+    assert transcript.gaps[0] == pytest.approx(1.7, abs=1.5 * FRAME)
 
 
 async def test_the_first_clause_is_spoken_before_the_rest_is_thought(
@@ -108,7 +108,7 @@ async def test_barge_in_keeps_only_what_was_heard(autojump_clock: MockClock) -> 
     assert TEN.startswith(cut.text)
     assert (second, last) == (user("wait please"), agent("Of course."))
     began = transcript.spoke[1][0]
-    assert transcript.clears == [pytest.approx(began + 0.16, abs=2 * FRAME)]
+    assert transcript.clears == [pytest.approx(began + 0.16, abs=2.5 * FRAME)]
 
 
 async def test_nothing_stale_is_heard_after_the_clear(autojump_clock: MockClock) -> None:

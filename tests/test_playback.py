@@ -124,7 +124,7 @@ async def test_speaking_lasts_until_the_last_mark(autojump_clock: MockClock) -> 
     async with playing(carrier) as player:
         began = trio.current_time()
         speech = await play_all(player, audio(50))
-        assert trio.current_time() - began == pytest.approx(1.0, abs=FRAME_S)
+        assert trio.current_time() - began == pytest.approx(1.0, abs=1.5 * FRAME_S)
         assert speech.confirmed == 8000
         assert not player.is_speaking
 
@@ -134,7 +134,7 @@ async def test_without_echoes_the_clock_decides(autojump_clock: MockClock) -> No
     async with playing(carrier) as player:
         began = trio.current_time()
         await play_all(player, audio(50))
-        assert trio.current_time() - began == pytest.approx(1.0 + ECHO_PATIENCE_S, abs=FRAME_S)
+        assert trio.current_time() - began == pytest.approx(1.0 + ECHO_PATIENCE_S, abs=1.5 * FRAME_S)
 
 
 async def test_a_carrier_that_echoes_nothing_is_waited_for_once(
@@ -145,7 +145,7 @@ async def test_a_carrier_that_echoes_nothing_is_waited_for_once(
         await play_all(player, audio(50))
         began = trio.current_time()
         await play_all(player, audio(50))
-        assert trio.current_time() - began == pytest.approx(1.25, abs=FRAME_S)
+        assert trio.current_time() - began == pytest.approx(1.25, abs=1.5 * FRAME_S)
 
 
 async def test_marks_come_at_sentences_and_at_least_each_second(autojump_clock: MockClock) -> None:
@@ -182,7 +182,7 @@ async def test_a_late_finish_still_gets_its_mark(autojump_clock: MockClock) -> N
         async with trio.open_nursery() as nursery:
             nursery.start_soon(speak)
             await player.play(speech)
-        assert trio.current_time() - began == pytest.approx(1.0, abs=FRAME_S)
+        assert trio.current_time() - began == pytest.approx(1.0, abs=1.5 * FRAME_S)
 
 
 async def test_a_cut_clears_and_knows_what_was_heard(autojump_clock: MockClock) -> None:
