@@ -134,7 +134,9 @@ async def test_without_echoes_the_clock_decides(autojump_clock: MockClock) -> No
     async with playing(carrier) as player:
         began = trio.current_time()
         await play_all(player, audio(50))
-        assert trio.current_time() - began == pytest.approx(1.0 + ECHO_PATIENCE_S, abs=1.5 * FRAME_S)
+        assert trio.current_time() - began == pytest.approx(
+            1.0 + ECHO_PATIENCE_S, abs=1.5 * FRAME_S
+        )
 
 
 async def test_a_carrier_that_echoes_nothing_is_waited_for_once(
@@ -195,7 +197,7 @@ async def test_a_cut_clears_and_knows_what_was_heard(autojump_clock: MockClock) 
                 await player.play(speech)
         await trio.sleep(0.1)
         assert carrier.times(Clear) == [pytest.approx(1.01, abs=1e-6)]
-        assert speech.confirmed == pytest.approx(len(carrier.heard), abs=160)
+        assert speech.confirmed == pytest.approx(len(carrier.heard), abs=320)
         assert max(carrier.times(Play)) <= 1.01
         assert not player.is_speaking
 
@@ -275,7 +277,7 @@ async def test_a_stall_beyond_the_lead_is_an_underrun_and_is_not_rushed_after(
             assert carrier.buffer.queued_bytes <= 0.16 * 8000 + 3 * 160
         assert bytes(carrier.heard) == audio(200)
         assert player.statistics.underruns == 1
-        assert player.statistics.silence_s == pytest.approx(0.5 - 0.16, abs=2 * FRAME_S)
+        assert player.statistics.silence_s == pytest.approx(0.5 - 0.16, abs=3 * FRAME_S)
 
 
 async def test_slow_tts_counts_as_starved_not_as_ours(autojump_clock: MockClock) -> None:
