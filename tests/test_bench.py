@@ -100,7 +100,7 @@ def test_explains_itself(bench: str) -> None:
         [sys.executable, str(BENCH / f"{bench}.py"), "--help"],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=50,
         check=True,
     )
     assert "--quick" in run.stdout
@@ -111,7 +111,7 @@ def test_goes_to_this_machine_only() -> None:
         [sys.executable, str(BENCH / "jitter.py"), "--url", "ws://192.0.2.1:80/media-stream"],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=50,
         check=False,
     )
     assert run.returncode == 2

@@ -67,7 +67,7 @@ def test_the_first_minute(tmp_path: Path) -> None:
     with server(log) as (process, port):
         call(port, *said, report=tmp_path / "report.json")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     lines = log.read_text()
     assert "hello world" in lines
     assert "call ended reason=caller" in lines

@@ -178,6 +178,6 @@ trio.run(main)
         engines = psutil.Process(process.pid).children()
         assert len(engines) == 1
         process.kill()
-    gone, alive = psutil.wait_procs(engines, timeout=5)
+    gone, alive = psutil.wait_procs(engines, timeout=20)
     assert len(gone) == 1
     assert not alive

@@ -40,7 +40,7 @@ async def program(drain_s: float) -> AsyncIterator[tuple[trio.Process, int]]:
             )
         )
         line = b""
-        with trio.fail_after(10):
+        with trio.fail_after(40):
             while not line.endswith(b"\n"):
                 line += await process.stdout.receive_some()
         yield process, int(line)
@@ -73,7 +73,7 @@ async def test_sigterm_ends_an_idle_server_and_its_idle_connections() -> None:
         async with await trio.open_tcp_stream("127.0.0.1", port) as kept_alive:
             assert (await ask(kept_alive, get("/readyz"))).status == 200
             process.send_signal(signal.SIGTERM)
-            assert await exit_of(process, within=1) == (0, b"")
+            assert await exit_of(process, within=15) == (0, b"")
 
 
 async def test_sigterm_waits_for_a_call_and_a_second_does_not() -> None:
@@ -81,14 +81,14 @@ async def test_sigterm_waits_for_a_call_and_a_second_does_not() -> None:
         async with await trio.open_tcp_stream("127.0.0.1", port) as probe, call(port) as websocket:
             assert (await ask(probe, get("/readyz"))).status == 200
             process.send_signal(signal.SIGTERM)
-            with trio.fail_after(1):
+            with trio.fail_after(10):
                 while (await ask(probe, get("/readyz"))).status != 503:
                     pass
             assert (await ask(probe, UPGRADE)).status == 503
             await websocket.send_message("still here")
             assert await websocket.get_message() == "still here"
             process.send_signal(signal.SIGTERM)
-            assert await exit_of(process, within=2) == (0, b"")
+            assert await exit_of(process, within=15) == (0, b"")
 
 
 async def test_the_end_of_the_drain_closes_1001() -> None:
@@ -97,7 +97,7 @@ async def test_the_end_of_the_drain_closes_1001() -> None:
         with pytest.raises(trio_websocket.ConnectionClosed) as closed:
             await websocket.get_message()
         assert closed.value.reason.code == 1001
-        assert await exit_of(process, within=3) == (0, b"")
+        assert await exit_of(process, within=15) == (0, b"")
 
 
 async def test_hostile_handshakes_over_a_socket() -> None:
@@ -141,7 +141,7 @@ async def test_two_hundred_dropped_calls_leave_nothing() -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(10):
                 nursery.start_soon(twenty)
-        with trio.fail_after(2):
+        with trio.fail_after(20):
             while server.calls or footprint()[0] > before[0]:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         assert footprint()[1] <= before[1]

@@ -197,7 +197,7 @@ async def test_an_interrupted_start_is_silent(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     async with ended(process), process.stdin, process.stdout, process.stderr:
-        with trio.fail_after(10):
+        with trio.fail_after(40):
             assert await process.stdout.receive_some(1) == b"x"
             process.send_signal(signal.SIGINT)
             assert await process.wait() == -signal.SIGINT
@@ -236,7 +236,7 @@ def test_a_port_in_use_is_one_line_and_status_1(tmp_path: Path) -> None:
                 [*PROGRAM, f"--port={port}", f"--workers={workers}"],
                 capture_output=True,
                 text=True,
-                timeout=10,
+                timeout=40,
                 check=False,
             )
             line = f"cannot listen on 127.0.0.1:{port}: address already in use"
@@ -254,7 +254,7 @@ async def test_workers_share_a_port_and_are_replaced(tmp_path: Path) -> None:
     )
     async with ended(process), process.stdout, process.stderr:
         output = b""
-        with trio.fail_after(10):
+        with trio.fail_after(40):
             while b"Try it" not in output:
                 output += await process.stdout.receive_some()
             port = int(output.split(b"127.0.0.1:")[1].split(b".")[0])

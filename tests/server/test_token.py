@@ -82,7 +82,7 @@ def test_a_token_is_looked_up_and_noted_in_one_step() -> None:
                 while not waits_for_a_lock(other.pid):
                     assert other.poll() is None, "it did not wait"
                 assert ours.first_use("token")  # ends our turn, too
-                answer, _ = other.communicate(timeout=10)
+                answer, _ = other.communicate(timeout=40)
             finally:
                 other.kill()
         assert answer == b"False\n"
