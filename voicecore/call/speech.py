@@ -94,11 +94,6 @@ class Speech:
         return self.end - self.sent >= FRAME_BYTES
 
     @property
-    def is_finished(self) -> bool:
-        """Whether nothing more will be put."""
-        return self._finished
-
-    @property
     def is_all_sent(self) -> bool:
         """Whether the player has nothing left to send, now or later."""
         return self._finished and self.sent >= self.end
