@@ -138,7 +138,13 @@ def test_any_caller_hears_one_voice_at_a_time_and_nothing_stale(
     assert transcript.ended_by == "caller"
     assert not open_requests(agent)
     assert_legal(transcript.history, ["Good day.", REPLY, f"{REPLY} {REPLY}"])
-    # What the history says was heard, was heard, in that order.
-    remembered = [w for m in transcript.history if m.role == "assistant" for w in m.text.split()]
+    # What the history says was heard, was heard, in that order.  A clause that is cut while its
+    # audio still comes is measured by the voice's usual pace: its last word is an estimate.
+    remembered = [
+        word
+        for message in transcript.history
+        if message.role == "assistant"
+        for word in message.text.split()[: -1 if message.interrupted else None]
+    ]
     heard = iter(transcript.heard)
     assert all(word in heard for word in remembered), (remembered, transcript.heard)
