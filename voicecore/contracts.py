@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .audio.voicing import Voicing as Voicing
 from .dialogue.history import Message as Message
 from .dialogue.history import ToolCall as ToolCall
+from .dialogue.turns import TurnHint as TurnHint
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,17 @@ class Tool:
     )
 
 
-Delta = str | ToolCall
-"""A piece of an LLM's reply: text as it streams, or one complete tool call."""
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a reply cost, in tokens.  `cached` of `prompt` were read from the vendor's cache."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
+
+
+Delta = str | ToolCall | Usage
+"""A piece of an LLM's reply: text as it streams, one complete tool call, or, last, its cost."""
 
 
 class VAD(Protocol):
@@ -68,6 +78,18 @@ class Transcription(Protocol):
         Raises:
             ProviderError: no transcript can be had.
         """
+
+
+@runtime_checkable
+class LiveTranscription(Transcription, Protocol):
+    """A recogniser that understands while the caller speaks.  An ability: not all have it."""
+
+    @property
+    def partial(self) -> str:
+        """The words of the present utterance as far as they are known; may still be revised."""
+
+    def hint(self) -> TurnHint | None:
+        """Return what the recogniser has newly concluded about the turn, each conclusion once."""
 
 
 class STT(Protocol):
@@ -104,6 +126,18 @@ class TTS(Protocol):
 
         Raises:
             ProviderError: on entry or while iterating.
+        """
+
+
+@runtime_checkable
+class WarmsUp(Protocol):
+    """A provider that can connect before it is needed.  An ability: not all have it."""
+
+    async def warm_up(self, language: str) -> None:
+        """Make ready for a call in `language` that will begin in a moment: connect, open a session.
+
+        Takes a few seconds at most; never raises for a vendor's failure.  What is not used within
+        seconds closes by itself.
         """
 
 

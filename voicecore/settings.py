@@ -8,11 +8,19 @@ name (Twilio's and the vendors' own) say so.  Flags win over the environment, th
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import SettingsError
@@ -65,16 +73,38 @@ class Settings(BaseSettings):
     )
     openai_api_key: SecretStr | None = _variable("OPENAI_API_KEY", default=None)
     openai_base_url: str = _variable("OPENAI_BASE_URL", default="https://api.openai.com/v1")
+    deepgram_api_key: SecretStr | None = _variable("DEEPGRAM_API_KEY", default=None)
+    deepgram_base_url: str = _variable("DEEPGRAM_BASE_URL", default="https://api.deepgram.com")
+    assemblyai_api_key: SecretStr | None = _variable("ASSEMBLYAI_API_KEY", default=None)
+    assemblyai_base_url: str = _variable(
+        "ASSEMBLYAI_BASE_URL", default="https://streaming.assemblyai.com"
+    )
+    anthropic_api_key: SecretStr | None = _variable("ANTHROPIC_API_KEY", default=None)
+    anthropic_base_url: str = _variable("ANTHROPIC_BASE_URL", default="https://api.anthropic.com")
+    elevenlabs_api_key: SecretStr | None = _variable("ELEVENLABS_API_KEY", default=None)
+    elevenlabs_base_url: str = _variable("ELEVENLABS_BASE_URL", default="https://api.elevenlabs.io")
+    cartesia_api_key: SecretStr | None = _variable("CARTESIA_API_KEY", default=None)
+    cartesia_base_url: str = _variable("CARTESIA_BASE_URL", default="https://api.cartesia.ai")
+    sarvam_api_key: SecretStr | None = _variable("SARVAM_API_KEY", default=None)
+    sarvam_base_url: str = _variable("SARVAM_BASE_URL", default="https://api.sarvam.ai")
 
     # How a turn is heard (see dialogue/turns.py)
     vad_mode: Annotated[int, Field(ge=0, le=3)] = 3
     speech_window_ms: Annotated[int, Field(ge=100, le=3000)] = 600
     end_silence_ms: Annotated[int, Field(ge=100, le=5000)] = 300
+    long_silence_ms: Annotated[int, Field(ge=0, le=5000)] = 1200
     pause_ms: Annotated[int, Field(ge=0, le=2000)] = 100
+    speculation: Literal["off", "llm", "full"] = "full"
     barge_in_ms: Annotated[int, Field(ge=0, le=2000)] = 160
 
     # How a reply is played (see call/playback.py)
     playback_lead_ms: Annotated[int, Field(ge=40, le=1000)] = 160
+    filler_ms: Annotated[int, Field(ge=0, le=10000)] = 0
+
+    # What was said before (see providers/cache.py)
+    cache_mb: Annotated[int, Field(ge=0, le=65536)] = 64
+    cache_dir: Path | None = None
+    cache_phrases: str = ""  # separated by |
 
     # How long things may last
     idle_prompt_s: Annotated[float, Field(ge=0, le=600)] = 10
@@ -99,11 +129,20 @@ class Settings(BaseSettings):
             raise ValueError("takes an origin such as https://agent.example.com")
         return value.rstrip("/")
 
-    @field_validator("openai_base_url")
+    @field_validator(
+        "openai_base_url",
+        "deepgram_base_url",
+        "assemblyai_base_url",
+        "anthropic_base_url",
+        "elevenlabs_base_url",
+        "cartesia_base_url",
+        "sarvam_base_url",
+    )
     @classmethod
-    def _base_is_a_url(cls, value: str) -> str:
+    def _base_is_a_url(cls, value: str, info: ValidationInfo) -> str:
         if not _is_web_address(value):
-            raise ValueError("takes a URL such as https://api.openai.com/v1")
+            default = cls.model_fields[str(info.field_name)].default
+            raise ValueError(f"takes a URL such as {default}")
         return value.rstrip("/")
 
 

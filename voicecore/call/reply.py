@@ -13,7 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import trio
 
-from ..contracts import Delta, Message, ToolCall
+from ..contracts import Delta, Message, ToolCall, Usage
 from ..dialogue.sentences import Clause, Splitter
 from ..errors import ProviderError
 from .agent import Agent
@@ -136,6 +136,9 @@ class Reply:
         return (system, *self._messages, said, GO_ON)
 
     def _take(self, delta: Delta) -> list[Clause]:
+        if isinstance(delta, Usage):
+            self._timeline.usage = delta
+            return []
         if self._timeline.first_token is None:
             self._timeline.first_token = trio.current_time()
             self._timeline.milestone("reply started", **_only(self._timeline.breakdown(), "llm"))

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import trio
 
+from ..contracts import Usage
+
 _logger = logging.getLogger("voicecore.call")
 
 
@@ -48,6 +50,7 @@ class TurnTimeline:
     committed: float | None = None
     first_sent: float | None = None
     speculations: int = 0
+    usage: Usage | None = None
     _unsaid: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
     def milestone(self, event: str, **fields: object) -> None:

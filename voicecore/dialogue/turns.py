@@ -45,6 +45,17 @@ class Signal(enum.Enum):
     CAP = enum.auto()
 
 
+class TurnHint(enum.Enum):
+    """What a recogniser that hears words has concluded about the turn."""
+
+    EAGER = enum.auto()
+    """The turn is probably over."""
+    RESUMED = enum.auto()
+    """It was not over after all."""
+    ENDED = enum.auto()
+    """The turn is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
     """Somebody speaks, since `since_ms` ago.

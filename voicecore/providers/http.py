@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -223,31 +223,35 @@ def _errors(provider: str) -> Iterator[None]:
 
 
 def _error_code(body: bytes) -> str:
-    """Return ``error.code`` or ``error.type`` if it is a plain word; its message may quote keys."""
+    """Return the code in an error's JSON if it is a plain word; its message may quote keys.
+
+    Vendors write ``{"error": {"code": …, "type": …}}``, ``{"detail": {"status": …}}`` or
+    ``{"err_code": …}``.
+    """
     try:
-        error = msgspec.json.decode(body)["error"]
-        code = str(error.get("code") or error.get("type") or "")
-    except (
-        msgspec.DecodeError,
-        RecursionError,
-        UnicodeError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ):
+        answer = msgspec.json.decode(body)
+        nested = answer.get("error", answer.get("detail", answer))
+        found = answer if isinstance(nested, str) else nested
+        names = ("code", "type", "status", "err_code", "error_code")
+        code = next((str(found[name]) for name in names if found.get(name)), "")
+    except (msgspec.DecodeError, RecursionError, UnicodeError, TypeError, AttributeError):
         return ""
-    return code if re.fullmatch(r"[a-z0-9_]{1,60}", code) else ""
+    return code if re.fullmatch(r"[A-Za-z0-9_]{1,60}", code) else ""
+
+
+def bearer(key: str) -> dict[str, str]:
+    """Return the header with which most vendors want their key; none without a key."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 @asynccontextmanager
-async def open_client(base_url: str, key: str) -> AsyncIterator[httpx.AsyncClient]:
-    """Open a pool of connections to one server; a `key` is sent as a bearer token."""
-    headers = {"Accept-Encoding": "identity"}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
+async def open_client(
+    base_url: str, headers: Mapping[str, str] | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Open a pool of connections to one server; `headers` go with every request."""
     async with httpx.AsyncClient(
         base_url=base_url,
-        headers=headers,
+        headers={"Accept-Encoding": "identity", **(headers or {})},
         timeout=httpx.Timeout(None, connect=CONNECT_S, pool=CONNECT_S),
         limits=httpx.Limits(
             max_connections=CONNECTIONS,

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import httpx
 import msgspec
 import trio
 
@@ -23,10 +22,11 @@ from ..audio import SAMPLE_RATE, mulaw
 from ..audio.resample import MulawEncoder
 from ..audio.wav import Wav, to_bytes
 from ..contracts import Delta, Message, Tool, Transcript
-from ..errors import ProviderError, SettingsError
+from ..errors import ProviderError
 from ..settings import Settings
+from .access import base_url_of, key_of
 from .chat import BadReply, Reply, ReplyFailed, request_body
-from .http import Api, Body, Deadlines, open_client
+from .http import Api, Body, Deadlines, bearer, open_client
 from .pcm import TYPES, NotPcm, PcmStream
 from .sse import SSEParser
 
@@ -255,16 +255,9 @@ async def opened(settings: Settings) -> AsyncIterator[OpenAI]:
     Raises:
         SettingsError: the key or the URL can be none.
     """
-    key = settings.openai_api_key.get_secret_value().strip() if settings.openai_api_key else ""
-    if not re.fullmatch(r"[!-~]*", key):
-        raise SettingsError("OPENAI_API_KEY: got a secret value; takes printable ASCII")
-    try:
-        url = httpx.URL(settings.openai_base_url)
-        host = url.host
-    except (httpx.InvalidURL, UnicodeError) as error:  # the latter from the host's encoding
-        raise SettingsError(f"OPENAI_BASE_URL: {error}") from None
-    limit_field = "max_completion_tokens" if host == "api.openai.com" else "max_tokens"
-    async with open_client(str(url), key) as client:
+    key, url = key_of(settings, "openai"), base_url_of(settings, "openai")
+    limit_field = "max_completion_tokens" if url.host == "api.openai.com" else "max_tokens"
+    async with open_client(str(url), bearer(key)) as client:
         api = Api(NAME, client)
         yield OpenAI(
             OpenAISTT(api, settings.stt_model or "gpt-4o-mini-transcribe"),
