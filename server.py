@@ -1,7 +1,7 @@
 """The program: settings → providers → agent → serve.
 
     python server.py                       answers calls, on embedded speech
-    python server.py --check               shows what it would do, and exits
+    python server.py --check               shows what it would do, tries the providers, and exits
     python server.py --agent my.py:agent   answers with your agent
 
 Exit status: 0 drained; 1 cannot listen, or a worker failed for good; 2 a bad setting.
@@ -31,17 +31,26 @@ from typing import Any, NoReturn
 
 import trio
 from pydantic import SecretStr
+from rich.box import ASCII
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from voicecore.call.agent import Agent, agent_from
 from voicecore.call.call import Call
 from voicecore.errors import CannotListen, SettingsError, leaves
 from voicecore.server.lifecycle import run_until_signalled
 from voicecore.server.log import configure
-from voicecore.server.serve import Handler, Server, serve
+from voicecore.server.metrics import Totals
+from voicecore.server.serve import Handler, Server, WarmUp, serve
 from voicecore.server.workers import WorkerSeat, supervise
 from voicecore.settings import Settings, load, masked, variable_name
 
 log = logging.getLogger("voicecore.server")
+
+TABLE_COLUMNS = 110
+LONG_SECRET = 24
+"""Characters of what is a key and no password; vendors' keys have 32 and more."""
 
 
 class _Arguments(argparse.ArgumentParser):
@@ -59,7 +68,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--workers", help="processes that share the port (1)")
     parser.add_argument("--agent", metavar="MODULE:ATTRIBUTE", help="who answers; or FILE.py:…")
     parser.add_argument("--log-format", metavar="text|json", help="form of the log (text)")
-    parser.add_argument("--check", action="store_true", help="show the settings, and exit")
+    parser.add_argument("--check", action="store_true", help="show what it would do, and exit")
     parser.add_argument("--worker", type=WorkerSeat.parse, help=argparse.SUPPRESS)
     return parser
 
@@ -90,28 +99,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _answer_calls(settings: Settings, seat: WorkerSeat | None) -> None:
-    async with _answering(settings) as handler:
-        ledger = None if seat is None else seat.ledger()
+    async with _answering(settings) as (handler, warm_up, totals):
         await run_until_signalled(
-            partial(serve, handler, settings, ledger=ledger, share_port=seat is not None),
+            partial(serve, handler, settings, seat=seat, warm_up=warm_up, totals=totals),
             partial(_announce, settings, seat),
             None if seat is None else seat.lifeline_fd,
         )
 
 
 @asynccontextmanager
-async def _answering(settings: Settings) -> AsyncIterator[Handler]:
+async def _answering(settings: Settings) -> AsyncIterator[tuple[Handler, WarmUp | None, Totals]]:
     """Join what the settings name: an agent on its providers, or the operator's own."""
     own = who_answers(settings.agent) if settings.agent else None
     if own is not None and not isinstance(own, Agent):
-        yield own
+        yield own, None, dict
         return
+    totals: Totals = dict
     async with AsyncExitStack() as stack:
         if own is None:
             from voicecore.providers.table import open_providers  # slow to import
 
             providers = await stack.enter_async_context(open_providers(settings))
-            own = agent_from(settings, providers.stt, providers.llm, providers.tts)
+            own = agent_from(settings, providers.stt, providers.llm, providers.tts, providers.model)
+            totals = providers.totals
         agent = own
 
         async def converse(call: Call) -> None:
@@ -120,7 +130,7 @@ async def _answering(settings: Settings) -> AsyncIterator[Handler]:
         nursery = await stack.enter_async_context(trio.open_nursery())
         # Behind the open port: until it is done, a call renders what it needs itself.
         nursery.start_soon(agent.prepare, name="prepare")
-        yield converse
+        yield converse, agent.warm_up, totals
         nursery.cancel_scope.cancel()
 
 
@@ -184,23 +194,62 @@ def _module(where: str) -> ModuleType:
 
 
 def show(settings: Settings) -> int:
-    """Print the effective settings, secrets masked, and what each provider is."""
+    """Print the effective settings, secrets masked, what each provider is, and if it answers.
+
+    Raises:
+        SettingsError: calls would not be answered as the settings say; a line for each reason.
+    """
     for name, value in settings:
-        secret = isinstance(value, SecretStr)
-        shown = "(set)" if secret else "(none)" if value is None else masked(repr(value))
+        if isinstance(value, SecretStr):
+            shown = _masked_secret(value.get_secret_value())
+        else:
+            shown = "(none)" if value is None else masked(repr(value))
         _say(f"{variable_name(name)} = {shown}")
-    from voicecore.providers.table import describe, trial
+    from voicecore.providers.table import describe
 
     providers = describe(settings)
     for info in providers:
         key = {None: "needs no key", True: "key is set", False: "key is missing"}[info.key]
-        _say(f"{info.stage}: {info.name} ({info.what}), {info.model or 'default model'}, {key}")
+        stage = f"{info.stage} fallback" if info.place else info.stage
+        _say(f"{stage}: {info.name} ({info.what}), {info.model or 'default model'}, {key}")
     problems = [info.problem for info in providers if info.problem]
     if settings.agent:
         who_answers(settings.agent)
-    elif problems := problems or trio.run(trial, settings):
+    elif problems := problems or _reach(settings):
         raise SettingsError("\n".join(problems))
     return 0
+
+
+def _reach(settings: Settings) -> list[str]:
+    """Ask each provider for something small, print what came, return what is wrong with that."""
+    from voicecore.providers.reach import Reached, complaints, reach
+
+    # What the providers have to say themselves would stand between the lines.
+    logging.getLogger("voicecore").addHandler(logging.NullHandler())
+    everybody = trio.run(reach, settings)
+    table = Table("stage", "provider", "reachable", "authorised", "latency", "what came", box=ASCII)
+
+    def row(reached: Reached) -> list[Text]:
+        named, cells = reached.named, ["embedded", "-", "-"]
+        if not reached.is_embedded:
+            cells = ["yes" if reached.is_reachable else "no"]
+            cells.append({True: "yes", False: "no", None: "unknown"}[reached.is_authorised])
+            cells.append(f"{reached.latency_ms:.0f} ms" if reached.is_reachable else "-")
+        came = reached.mistake or reached.failure or ("" if reached.is_embedded else "an answer")
+        return [Text(str(cell)) for cell in (named.stage, named.name, *cells, came)]
+
+    for reached in everybody:
+        table.add_row(*row(reached))
+    console = Console(width=TABLE_COLUMNS)
+    with console.capture() as capture:
+        console.print(table)
+    _say(capture.get().rstrip())
+    return complaints(everybody, settings)
+
+
+def _masked_secret(secret: str) -> str:
+    """Enough of a long key to tell it from another one, and nothing of a short password."""
+    return f"…{secret[-4:]}" if len(secret) >= LONG_SECRET else "(set)"
 
 
 def _announce(settings: Settings, seat: WorkerSeat | None, server: Server) -> None:

@@ -47,6 +47,8 @@ class Tally:
     """What happened in the window.  Times are milliseconds, one entry an event."""
 
     gaps: list[float] = field(default_factory=list)
+    gap_turns: list[tuple[int, int]] = field(default_factory=list)
+    """Whose each gap is: the call's number, and which utterance of that call, from 1 on."""
     clears: list[float] = field(default_factory=list)
     turns: int = 0
     heard_out: int = 0
@@ -94,6 +96,12 @@ def utterances() -> list[Utterance]:
     return found
 
 
+def with_pause(before: Utterance, after: Utterance, silence: list[bytes]) -> Utterance:
+    """Return two phrases as one utterance, with so much line noise between them."""
+    frames = before.frames + silence
+    return Utterance(frames + after.frames, before.first, len(frames) + after.last)
+
+
 def line_noise(seed: int) -> list[bytes]:
     """One second of the noise of a quiet line, as base64 frames."""
     rng = np.random.default_rng(seed)
@@ -107,6 +115,7 @@ class Caller:
     def __init__(self, rules: Rules, number: int) -> None:
         self._rules = rules
         self._tally = rules.tally
+        self._number = number
         self._random = random.Random(f"{rules.seed}:{number}")
         self._noise_at = self._random.randrange(50)
         self.replies: list[measure.Reply] = []
@@ -230,6 +239,7 @@ class Caller:
         self._quiet = 0
         if self._is_counted:
             self._tally.gaps.append((now - self._last_sent) * 1000)
+            self._tally.gap_turns.append((self._number, self._turns - self._number))
             self.replies.append(reply)
         every = self._rules.interrupt_every
         is_to_be_cut = every and self._turns % every == 0

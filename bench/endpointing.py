@@ -4,9 +4,10 @@ Five recorded utterances, cut at phrase boundaries, are laid on a telephone line
 before the first, 2 s between them, noise over all of it, mu-law.  Each VAD drives the real turn
 detector.  No clock is read: same seeds, same table, on any machine.
 
-    false  onsets outside speech            on    ms from the real start to the onset
-    miss   utterances not found             off   ms from the real end to the end of the turn
-    cuts   turns that ended inside speech   pause ms from the real end to the pause
+    false  onsets outside speech (and the most of them on one line)
+    miss   utterances not found             on    ms from the real start to the onset
+    cuts   turns that ended inside speech   off   ms from the real end to the end of the turn
+                                            pause ms from the real end to the pause
 
 The real start and end are the first and last 20 ms less than 25 dB below an utterance's loudest.
 Noise is white, pink, or babble (six speakers at once, of the same recordings); the signal-to-noise
@@ -66,8 +67,8 @@ LEAD_S, GAP_S = 20.0, 2.0
 LINE_NOISES = (None, -60, -50)
 """dBFS of the noise over whole recordings."""
 
-FIRST_SEED = 101
-"""The gate's numbers were chosen on the noises of seeds 1 to 6; it is judged on others."""
+FIRST_SEED = 301
+"""The gate's numbers were chosen on the noises of seeds 1 to 300; it is judged on others."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class Score:
     noise: str
     level: str
     false: int = 0
+    worst: int = 0
+    """The most false onsets on one line."""
     miss: int = 0
     cuts: int = 0
     on: list[int] = field(default_factory=list)
@@ -223,13 +226,17 @@ def judge(score: Score, spans: list[Span], turns: list[Span], pauses: list[int])
         score.off.append(mine[-1][1] - end)
         last = [pause for pause in pauses if mine[-1][0] < pause < mine[-1][1]]
         score.pause += [last[-1] - end] if last else []
-    score.false += len(set(turns) - found)
+    false = len(set(turns) - found)
+    score.false += false
+    score.worst = max(score.worst, false)
 
 
 def one_gate(margin: float) -> Contestant:
     """webrtcvad behind a single gate, its hangover counted but 80 ms of it taken off."""
     rules = GateRules(
         voiced_margin=margin,
+        onset_prominence=-200,
+        voice_prominence=-200,
         faint_margin=-200,
         unclassified_margin=200,
         faint_frames=1_000_000,
@@ -307,7 +314,8 @@ def table_of(scores: list[Score], seeds: int) -> Table:
             table.add_row(
                 "" if at else f"{noise} {level}",
                 row.contestant,
-                *(str(count) if count else "·" for count in (row.false, row.miss, row.cuts)),
+                f"{row.false} ({row.worst})" if row.false else "·",
+                *(str(count) if count else "·" for count in (row.miss, row.cuts)),
                 *(figure(values) for values in (row.on, row.off, row.pause)),
             )
         table.add_section()
@@ -346,7 +354,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=12, metavar="N", help="lines a row (12)")
+    parser.add_argument("--seeds", type=int, default=24, metavar="N", help="lines a row (24)")
     parser.add_argument(
         "--out", type=Path, default=HERE / "results", metavar="DIR", help="where results go"
     )

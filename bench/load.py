@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 
 import measure
 import numpy as np
-from caller import Caller, Rules, line_noise, utterances
+from caller import Caller, Rules, Utterance, line_noise, utterances, with_pause
 
 from voicecore.audio import FRAME_MS
 
@@ -50,6 +50,8 @@ class Plan:
     """From the last caller's connection to the window."""
     think_s: float = 1.5
     """At most so long between a reply and the next utterance."""
+    pause_ms: float = 0
+    """There is also an utterance with such a pause inside; 0: there is not."""
     core: int = -1
 
 
@@ -64,7 +66,7 @@ class Load:
             seed=plan.seed,
             think_s=plan.think_s,
             reply_bytes=plan.reply_bytes,
-            utterances=utterances(),
+            utterances=_utterances(plan),
             noise=line_noise(plan.seed),
         )
         self._epoll = select.epoll()
@@ -171,6 +173,15 @@ class Load:
             "load_cpu_percent": cpu_percent,
             "load_late": measure.distribution(np.array(self._late) * 1000),
         }
+
+
+def _utterances(plan: Plan) -> list[Utterance]:
+    """What is said, in turn."""
+    said = utterances()
+    if plan.pause_ms:
+        silence = line_noise(plan.seed)[: int(plan.pause_ms / FRAME_MS)]
+        said.append(with_pause(said[0], said[1], silence))
+    return said
 
 
 def say(event: str, **figures: object) -> None:

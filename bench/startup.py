@@ -9,7 +9,6 @@ Memory is what is resident a moment later (RSS), and this process's share of it 
 from __future__ import annotations
 
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 import psutil
 import report
+from program import free_port, listens
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -26,13 +26,6 @@ from scenario import ROOT, BenchFailed
 
 PATIENCE_S = 30.0
 SETTLE_S = 3.0
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def start_once(settle_s: float) -> dict[str, float]:
@@ -48,7 +41,7 @@ def start_once(settle_s: float) -> dict[str, float]:
         env={name: value for name, value in os.environ.items() if "VOICECORE" not in name},
     )
     try:
-        while not _listens(port):
+        while not listens(port):
             if server.poll() is not None or time.perf_counter() - began > PATIENCE_S:
                 raise BenchFailed("python server.py does not listen")
             time.sleep(0.002)
@@ -69,14 +62,6 @@ def start_once(settle_s: float) -> dict[str, float]:
     finally:
         server.terminate()
         server.wait(PATIENCE_S)
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def table_of(starts: list[dict[str, float]]) -> Table:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -48,44 +50,61 @@ ROWS = {"jitter": "runs", "capacity": "steps", "frame_cost": "stages", "startup"
 """Each bench, and under which name its results are in the JSON."""
 
 
+ALL_AT_ONCE = """
+import json, os, runpy, sys
+import matplotlib.pyplot, numpy, rich.console, rich.progress, rich.table  # once for all
+where, out, *benches = sys.argv[1:]
+sys.path.insert(0, where)
+running = {}
+for bench in benches:
+    running[bench] = os.fork()
+    if not running[bench]:
+        said = os.open(f"{out}/{bench}.said", os.O_WRONLY | os.O_CREAT, 0o600)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        sys.argv = [f"{where}/{bench}.py", "--quick", "--out", out]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        sys.exit()
+waited = {bench: os.waitpid(pid, 0)[1] for bench, pid in running.items()}
+print(json.dumps({bench: os.waitstatus_to_exitcode(how) for bench, how in waited.items()}))
+"""
+"""Each bench as a program in a process of its own, with its exit status."""
+
+
 @pytest.fixture(scope="module")
 def quick_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """All benches at once: they are to work here, not to measure."""
     out = tmp_path_factory.mktemp("results")
-    processes = {
-        bench: subprocess.Popen(
-            [sys.executable, str(BENCH / f"{bench}.py"), "--quick", "--out", str(out)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for bench in ROWS
+    with subprocess.Popen(
+        [sys.executable, "-c", ALL_AT_ONCE, str(BENCH), str(out), *ROWS],
+        stdout=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    ) as process:
+        try:
+            statuses, _ = process.communicate(timeout=100)
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    return {
+        bench: Run(status, (out / f"{bench}.said").read_text(), out / bench)
+        for bench, status in json.loads(statuses).items()
     }
-    runs = {}
-    for bench, process in processes.items():
-        with process:
-            try:
-                said, _ = process.communicate(timeout=60)
-            finally:
-                process.kill()
-        runs[bench] = Run(process.returncode, said, out / bench)
-    return runs
 
 
-@pytest.mark.parametrize("bench", ROWS)
-def test_runs_and_writes_its_results(bench: str, quick_runs: dict[str, Run]) -> None:
-    run = quick_runs[bench]
-    assert run.status == 0, run.said
-    result = json.loads(run.stem.with_suffix(".json").read_text())
-    assert result["machine"]["cores"] == os.cpu_count()
-    assert result[ROWS[bench]]
-    assert run.stem.with_suffix(".png").stat().st_size > 1000
-    assert result["machine"]["cpu"] in run.stem.with_suffix(".txt").read_text()
+def test_run_and_write_their_results(quick_runs: dict[str, Run]) -> None:
+    assert set(quick_runs) == set(ROWS)
+    for bench, run in quick_runs.items():
+        assert run.status == 0, run.said
+        result = json.loads(run.stem.with_suffix(".json").read_text())
+        assert result["machine"]["cores"] == os.cpu_count()
+        assert result[ROWS[bench]]
+        assert run.stem.with_suffix(".png").stat().st_size > 1000
+        assert result["machine"]["cpu"] in run.stem.with_suffix(".txt").read_text()
+    hears_conversations(quick_runs["jitter"])
 
 
-def test_jitter_hears_conversations(quick_runs: dict[str, Run]) -> None:
-    run = quick_runs["jitter"]
-    assert run.status == 0, run.said
+def hears_conversations(run: Run) -> None:
     (result,) = json.loads(run.stem.with_suffix(".json").read_text())["runs"]
     assert result["errors"] == []
     assert result["gap"]["n"] == len(result["gaps"]) >= 2
@@ -95,15 +114,15 @@ def test_jitter_hears_conversations(quick_runs: dict[str, Run]) -> None:
 
 
 @pytest.mark.parametrize("bench", ROWS)
-def test_explains_itself(bench: str) -> None:
-    run = subprocess.run(
-        [sys.executable, str(BENCH / f"{bench}.py"), "--help"],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=True,
-    )
-    assert "--quick" in run.stdout
+def test_explains_itself(
+    bench: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    monkeypatch.setattr(sys, "argv", [f"{bench}.py", "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(BENCH / f"{bench}.py"), run_name="__main__")
+    assert end.value.code == 0
+    assert "--quick" in capsys.readouterr().out
 
 
 def test_goes_to_this_machine_only() -> None:

@@ -43,6 +43,24 @@ def texts(text: str) -> list[str]:
         ('He said "Go." Then left.', ['He said "Go."', "Then left."]),
         ("नमस्ते। आप कैसे हैं? अच्छा।", ["नमस्ते।", "आप कैसे हैं?", "अच्छा।"]),
         ("रुपये 3.50 है। ठीक॥", ["रुपये 3.50 है।", "ठीक॥"]),
+        ("राम आया। सीता गई॥ इति॥", ["राम आया।", "सीता गई॥", "इति॥"]),
+        ("समय १०.३० है। या ₹१,२३४.५० हैं।", ["समय १०.३० है।", "या ₹१,२३४.५० हैं।"]),
+        ("डॉ. शर्मा हैं। श्री. राव भी।", ["डॉ. शर्मा हैं।", "श्री. राव भी।"]),
+        ("पं. राम और प्रो. गुप्ता (स्व. नहीं) आए।", ["पं. राम और प्रो. गुप्ता (स्व. नहीं) आए।"]),
+        ("रु. 500 या Rs. 600 दें। नं. 5 पर।", ["रु. 500 या Rs. 600 दें।", "नं. 5 पर।"]),
+        ("एस. के. वर्मा बी. ए. हैं।", ["एस. के. वर्मा बी. ए. हैं।"]),
+        ("5 कि.मी. दूर है। एम.ए. पास।", ["5 कि.मी. दूर है।", "एम.ए. पास।"]),
+        ("वह आई. फिर गई. हाँ जी. ठीक.", ["वह आई.", "फिर गई.", "हाँ जी.", "ठीक."]),
+        ("१. पहला काम। २. दूसरा।", ["१. पहला काम।", "२. दूसरा।"]),
+        (
+            "आपका order 42 ready है. Please wait. ठीक है!",
+            ["आपका order 42 ready है.", "Please wait.", "ठीक है!"],
+        ),
+        ("उसने कहा “चलो।” फिर “रुको।” (सच।) बस।", ["उसने कहा “चलो।", "फिर “रुको।", "(सच।", "बस।"]),
+        ('ठीक। "चलो।" "रुको।"', ["ठीक।", '"चलो।', '"रुको।']),
+        ('ठीक।\n"चलो"', ["ठीक।", '"चलो"']),
+        ("सच।। है ना।? हाँ", ["सच।", "है ना।", "हाँ"]),
+        ("Great! 😀 🎉 — …\n* Yes.", ["Great!", "* Yes."]),
         ("今日は。元気？はい！", ["今日は。", "元気？", "はい！"]),
         ("First line\nSecond line", ["First line", "Second line"]),
         ("Well", ["Well"]),
@@ -85,7 +103,22 @@ def test_text_without_an_end_is_cut_at_a_space() -> None:
     assert " ".join(clause.text for clause in clauses) == ("word " * 200).strip()
 
 
-@given(st.text(alphabet="ab1 .,?!।。\n\"'-@D", max_size=120), st.integers(1, 9))
+def test_a_hindi_sentence_is_out_with_its_danda() -> None:
+    splitter = Splitter()
+    assert splitter.feed("मैं देखता हूँ।") == [Clause("मैं देखता हूँ।", True)]
+    assert splitter.feed("” ") == []
+    assert splitter.feed("डॉ. शर्मा") == []
+    assert splitter.flush() == [Clause("डॉ. शर्मा", True)]
+
+
+@given(
+    st.text(alphabet="ab1 .,?!।。\n\"'-@D", max_size=120)
+    | st.text(alphabet='डॉकि१1 .,?।॥\n"”)(😀', max_size=120)
+    | st.lists(st.sampled_from(["डॉ", "कि.मी", ".", "। ", "।", "” ", "(", "राम", " "])).map(
+        "".join
+    ),
+    st.integers(1, 9),
+)
 def test_pieces_do_not_matter_and_nothing_is_lost(text: str, size: int) -> None:
     whole = split(text, len(text) or 1)
     assert split(text, size) == whole

@@ -7,6 +7,7 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from turn_runs import F, S, V, frame, kinds, number, run
 
 from voicecore.audio import FRAME_BYTES
 from voicecore.audio.voicing import Voicing
@@ -21,33 +22,10 @@ from voicecore.dialogue.turns import (
     SpeechStarted,
     TurnEnded,
     TurnEvent,
+    TurnHint,
     TurnRules,
     TurnState,
 )
-
-V, F, S = Voicing.VOICED, Voicing.FAINT, Voicing.SILENT
-
-
-def frame(number: int) -> bytes:
-    return number.to_bytes(4, "big") * (FRAME_BYTES // 4)
-
-
-def number(audio: bytes, at: int) -> int:
-    return int.from_bytes(audio[at * FRAME_BYTES :][:4], "big")
-
-
-def run(detector: Detector, *runs: tuple[Voicing, int]) -> list[tuple[int, TurnEvent]]:
-    """Hear runs of frames; return each event with the number of the frame that brought it."""
-    voicings = list(itertools.chain.from_iterable([v] * n for v, n in runs))
-    return [
-        (index, event)
-        for index, voicing in enumerate(voicings)
-        for event in detector.hear(frame(index), voicing)
-    ]
-
-
-def kinds(events: list[tuple[int, TurnEvent]]) -> list[type[TurnEvent]]:
-    return [type(event) for _, event in events]
 
 
 def test_a_turn_from_onset_to_end() -> None:
@@ -177,11 +155,23 @@ LEGAL_NEXT: dict[type[TurnEvent] | None, set[type[TurnEvent]]] = {
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from([V, F, S]), st.integers(1, 40)), max_size=40))
-def test_whatever_is_heard_the_events_make_sense(runs: list[tuple[Voicing, int]]) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from([V, F, S]), st.integers(1, 40)), max_size=40),
+    st.dictionaries(st.integers(0, 800), st.sampled_from(TurnHint), max_size=40),
+    st.sets(st.integers(0, 800), max_size=10),
+)
+def test_whatever_is_heard_the_events_make_sense(
+    runs: list[tuple[Voicing, int]], hints: dict[int, TurnHint], flips: set[int]
+) -> None:
     detector = Detector()
     before: type[TurnEvent] | None = None
-    for _, event in run(detector, *runs, (S, 20)):
+    heard = []
+    voicings = itertools.chain.from_iterable([v] * n for v, n in [*runs, (S, 60)])
+    for at, voicing in enumerate(voicings):
+        if at in flips:
+            detector.patient = not detector.patient
+        heard += detector.hear(frame(at), voicing, hints.get(at))
+    for event in heard:
         assert type(event) in LEGAL_NEXT[before], (before, event)
         before = type(event)
         if isinstance(event, SpeechPaused | TurnEnded):

@@ -11,7 +11,7 @@ Rules that hold here:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -61,6 +61,7 @@ class VAD(Protocol):
         """Judge the next 160 bytes of mu-law."""
 
 
+@runtime_checkable
 class Transcription(Protocol):
     """One call's speech recognition."""
 
@@ -127,6 +128,74 @@ class TTS(Protocol):
         Raises:
             ProviderError: on entry or while iterating.
         """
+
+
+Sound = bytes | Delta
+"""A piece of a spoken answer: mu-law, or the words that are spoken, a tool call, its cost."""
+
+
+class SpokenAnswer(Protocol):
+    """One answer of a model that speaks.  Iterate to hear it."""
+
+    def __aiter__(self) -> AsyncIterator[Sound]:
+        """Give what has come, as it comes; words stand before the audio that speaks them.
+
+        Raises:
+            ProviderError: the answer failed, or broke off.
+        """
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it has been made."""
+
+    async def question(self) -> str:
+        """Return the words that were answered, empty if there were none; waits until known.
+
+        Raises:
+            ProviderError: they never will be.
+        """
+
+    def rest(self) -> list[Sound]:
+        """Return what had come and was not taken: the answer may go on after all."""
+
+    def heard(self, milliseconds: int) -> None:
+        """Note that the caller heard only so much of it, and will hear no more."""
+
+    def forget(self) -> None:
+        """Note that it never happened, and neither did the question."""
+
+
+@runtime_checkable
+class Dialogue(Protocol):
+    """One call's conversation with a model that hears and speaks."""
+
+    def feed(self, frame: bytes) -> None:
+        """Take the next frame of the line, speech or not.  Never blocks; memory is bounded."""
+
+    def answer(
+        self, utterance: bytes, messages: Sequence[Message] = ()
+    ) -> AbstractAsyncContextManager[SpokenAnswer]:
+        """Ask for an answer to `utterance`: speech that was fed, with pre-roll.
+
+        If it is empty, nothing was said, and the answer before, of which `heard` was told, shall go
+        on.  `messages` is the conversation so far as it was heard, for a model that has lost its
+        memory of it.  Leaving the context stops the model.
+
+        Raises:
+            ProviderError: on entry.
+        """
+
+    def said(self, text: str) -> None:
+        """Note what the agent has said without the model: a greeting, an apology."""
+
+
+class SpeechToSpeech(Protocol):
+    """A model that hears and speaks, with no text in between."""
+
+    def converse(
+        self, prompt: str, tools: Sequence[Tool], voice: str, language: str
+    ) -> AbstractAsyncContextManager[Dialogue]:
+        """Open one call's conversation.  Entering must not wait for the network."""
 
 
 @runtime_checkable

@@ -228,11 +228,14 @@ async def test_ctrl_c_hangs_up_as_a_caller_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/voice-stream", "ws://127.0.0.1:1/media"])
-async def test_nobody_there_is_one_line_that_says_what_to_do(url: str) -> None:
-    status, shown, errors = await run_command(url)
-    assert (status, shown) == (1, "")
-    assert errors.count("\n") == 1
-    assert "start the server (python server.py)" in errors
+def test_nobody_there_is_one_line_that_says_what_to_do(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([url]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert "start the server (python server.py)" in shown.err
 
 
 @pytest.mark.parametrize(

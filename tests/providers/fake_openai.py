@@ -38,12 +38,17 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
     wait_s: float = 0  # before the head
     pause_s: float = 0  # before each chunk
+    late_s: float = 0  # before the last `late_chunks`, together
+    late_chunks: int = 0
     cut: bool = False  # close without an end after the last chunk
     hang: bool = False  # after the last chunk neither end nor close
     raw: bytes | None = None  # sent in place of any HTTP
 
     def slow(self, wait_s: float = 0, pause_s: float = 0) -> Answer:
         return replace(self, wait_s=wait_s, pause_s=pause_s)
+
+    def late(self, seconds: float, chunks: int) -> Answer:
+        return replace(self, late_s=seconds, late_chunks=chunks)
 
     def bytewise(self) -> Answer:
         whole = b"".join(self.chunks)
@@ -71,10 +76,32 @@ def event(data: object) -> bytes:
     return f"data: {data if isinstance(data, str) else json.dumps(data)}\n\n".encode()
 
 
-def chunk(delta: dict[str, object], finish: str | None = None) -> bytes:
-    """One chunk of a chat completion."""
-    choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    return event({"object": "chat.completion.chunk", "choices": [choice]})
+def chunk(
+    delta: dict[str, object] | None, finish: str | None = None, usage: object = None
+) -> bytes:
+    """One chunk of a chat completion; without a delta it has no choices."""
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    return event(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion.chunk",
+            "created": 1790000000,
+            "model": "gpt-4o-mini-2024-07-18",
+            "choices": [] if delta is None else [choice],
+            "usage": usage,
+        }
+    )
+
+
+def cost(prompt: int, completion: int, cached: int = 0) -> dict[str, object]:
+    """Usage, as the last chunk tells it."""
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
 
 
 def events(chunks: Iterable[bytes], done: bool = True) -> Answer:
@@ -83,11 +110,12 @@ def events(chunks: Iterable[bytes], done: bool = True) -> Answer:
     return Answer(content_type="text/event-stream", chunks=(*chunks, *ending))
 
 
-def reply(text: str) -> Answer:
-    """A reply, word by word."""
+def reply(text: str, usage: object = None) -> Answer:
+    """A reply, word by word; with its usage for those who asked for it."""
     words = [chunk({"content": word}) for word in text.replace(" ", "\0 ").split("\0")]
     first = chunk({"role": "assistant", "content": None})
-    return events([first, *words, chunk({}, "stop"), event({"choices": [], "usage": {}})])
+    bill = [chunk(None, usage=usage)] if usage is not None else []
+    return events([first, *words, chunk({}, "stop"), *bill])
 
 
 def speech(seconds: float, level: int = 1000) -> Answer:
@@ -237,8 +265,10 @@ class FakeOpenAI:
         headers = [("Content-Type", answer.content_type), *answer.headers]
         head = h11.Response(status_code=answer.status, headers=headers)
         await stream.send_all(connection.send(head) or b"")
-        for data in answer.chunks:
+        for left, data in zip(range(len(answer.chunks), 0, -1), answer.chunks, strict=True):
             await trio.sleep(answer.pause_s)
+            if left == answer.late_chunks:
+                await trio.sleep(answer.late_s)
             await stream.send_all(connection.send(h11.Data(data)) or b"")
         if answer.hang:
             await trio.sleep_forever()

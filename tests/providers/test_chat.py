@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from voicecore.contracts import Message, Tool, ToolCall
-from voicecore.providers.chat import (
+from voicecore.contracts import Message, Tool, ToolCall, Usage
+from voicecore.providers.chat import COMPATIBLE, OFFICIAL, Reply, request_body
+from voicecore.providers.prompts import NO_ANSWER
+from voicecore.providers.replies import (
     MAX_ARGUMENTS_CHARACTERS,
     MAX_REPLY_CHARACTERS,
     MAX_TOOL_CALLS,
     BadReply,
-    Reply,
     ReplyFailed,
-    request_body,
 )
 
 
@@ -45,6 +45,13 @@ def test_text_and_what_is_none() -> None:
         chunk(content=" one."),
         "[DONE]",
     ) == ["It is", " one."]
+
+
+def test_a_refusal_is_spoken() -> None:
+    assert deltas(chunk(refusal="I cannot"), chunk(refusal=" help."), chunk("stop")) == [
+        "I cannot",
+        " help.",
+    ]
 
 
 def test_a_reply_is_complete_at_its_finish_reason_too() -> None:
@@ -116,9 +123,59 @@ def test_nonsense_is_a_bad_reply(data: str) -> None:
         Reply().feed(data)
 
 
-def test_an_error_in_the_stream_is_the_servers() -> None:
-    with pytest.raises(ReplyFailed):
-        Reply().feed('{"error": {"message": "sk-SECRET", "type": "server_error"}}')
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ('{"message": "sk-SECRET", "type": "server_error"}', "server_error in the stream"),
+        ('{"message": "sk-SECRET", "type": "t", "code": "overloaded"}', "overloaded in the stream"),
+        ('{"message": "sk-SECRET", "code": "sk-SECRET: no"}', "an error in the stream"),
+        ('"sk-SECRET"', "an error in the stream"),
+    ],
+)
+def test_an_error_in_the_stream_is_the_servers(error: str, told: str) -> None:
+    with pytest.raises(ReplyFailed, match=f"^{told}$"):
+        Reply().feed('{"error": ' + error + "}")
+
+
+COUNTS = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
+
+
+@pytest.mark.parametrize(
+    ("chunks", "usage"),
+    [
+        ([{"choices": [], "usage": COUNTS}], Usage(20, 5)),
+        (
+            [{"usage": {**COUNTS, "prompt_tokens_details": {"cached_tokens": 16}}}],
+            Usage(20, 5, 16),
+        ),
+        ([{"usage": {**COUNTS, "prompt_tokens_details": {"cached_tokens": None}}}], Usage(20, 5)),
+        ([{"x_groq": {"id": "r", "usage": COUNTS}}], Usage(20, 5)),
+        ([{"usage": COUNTS}, {"usage": {**COUNTS, "completion_tokens": 7}}], Usage(20, 7)),
+        ([{"usage": COUNTS}, {"usage": None}, {"x_groq": {"id": "r"}}], Usage(20, 5)),
+        ([{"usage": None}], None),
+        ([{"usage": {}}], None),
+        ([{"usage": {"prompt_tokens": "many"}}], None),
+        ([{"usage": [1, 2]}], None),
+        ([{"x_groq": "r"}], None),
+        ([], None),
+    ],
+)
+@pytest.mark.parametrize("ended", [False, True], ids=["within", "after"])
+def test_usage(chunks: list[dict[str, Any]], usage: Usage | None, ended: bool) -> None:
+    """It comes after the end, or with any chunk; no reply fails for it."""
+    reply = Reply()
+    ending = [*(reply.feed(chunk("stop")) if ended else [])]
+    assert ending + [delta for one in chunks for delta in reply.feed(json.dumps(one))] == []
+    assert reply.complete is ended
+    assert reply.feed("[DONE]") == []
+    assert reply.complete
+    assert reply.usage == usage
+
+
+def test_nothing_is_said_after_the_end() -> None:
+    reply = Reply()
+    assert reply.feed(chunk("stop", content="Bye.")) == ["Bye."]
+    assert reply.feed(chunk("stop", content="More.", tool_calls=[fragment("{", "a")])) == []
 
 
 def test_an_endless_reply_is_cut() -> None:
@@ -130,6 +187,57 @@ def test_an_endless_reply_is_cut() -> None:
     assert reply.feed(chunk(content="more")) == []
 
 
+ASKED = [Message("user", "Hello?")]
+
+
+def test_only_who_wants_it_is_asked_for_usage() -> None:
+    assert request_body("m", ASKED, [], OFFICIAL)["stream_options"] == {"include_usage": True}
+    assert "stream_options" not in request_body("m", ASKED, [], COMPATIBLE)
+
+
+def test_the_bound_goes_by_the_name_the_server_knows() -> None:
+    assert request_body("m", ASKED, [], OFFICIAL)["max_completion_tokens"] == 1000
+    assert request_body("m", ASKED, [], COMPATIBLE)["max_tokens"] == 1000
+
+
+def test_where_system_messages_may_stand() -> None:
+    conversation = [
+        Message("system", "Be brief."),
+        Message("system", "Speak English."),
+        Message("user", "Hello?"),
+        Message("system", "Go on."),
+    ]
+    first, second, _, last = request_body("m", conversation, [], COMPATIBLE)["messages"]
+    assert (first["role"], second["role"], last["role"]) == ("system", "system", "user")
+    assert "Go on." in last["content"] != "Go on."
+    official = request_body("m", conversation, [], OFFICIAL)["messages"]
+    assert official[-1] == {"role": "system", "content": "Go on."}
+
+
+def test_every_call_has_its_answer_and_no_answer_is_alone() -> None:
+    """Else the API refuses the history, and the call could not go on."""
+    calls = tuple(ToolCall(name, name) for name in "abc")
+    history = [
+        Message("tool", "forgotten", tool_call_id="z"),
+        Message("assistant", "", tool_calls=calls),
+        Message("tool", "B", tool_call_id="b"),
+        Message("user", "Well?"),
+        Message("tool", "A", tool_call_id="a"),
+        Message("tool", "A again", tool_call_id="a"),
+        Message("assistant", "", tool_calls=calls[:1]),
+    ]
+    sent = request_body("m", history, [], OFFICIAL)["messages"]
+    assert [(one["role"], one.get("tool_call_id"), one["content"]) for one in sent] == [
+        ("assistant", None, None),
+        ("tool", "a", "A"),
+        ("tool", "b", "B"),
+        ("tool", "c", NO_ANSWER),
+        ("user", None, "Well?"),
+        ("assistant", None, None),
+        ("tool", "a", NO_ANSWER),
+    ]
+
+
 def test_messages_as_the_api_wants_them() -> None:
     messages = [
         Message("system", "Be brief."),
@@ -139,7 +247,7 @@ def test_messages_as_the_api_wants_them() -> None:
         Message("tool", "31 C", tool_call_id="c1"),
     ]
     schema = {"type": "object", "properties": {"city": {"type": "string"}}}
-    body = request_body("m", messages, [Tool("weather", "Tells it.", schema)], "max_tokens")
+    body = request_body("m", messages, [Tool("weather", "Tells it.", schema)], COMPATIBLE)
     assert body["messages"] == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Weather in Pune?"},
@@ -160,4 +268,4 @@ def test_messages_as_the_api_wants_them() -> None:
     function = {"name": "weather", "description": "Tells it.", "parameters": schema}
     assert body["tools"] == [{"type": "function", "function": function}]
     assert (body["model"], body["stream"], body["max_tokens"]) == ("m", True, 1000)
-    assert "tools" not in request_body("m", messages, [], "max_tokens")
+    assert "tools" not in request_body("m", messages, [], COMPATIBLE)

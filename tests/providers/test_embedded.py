@@ -20,6 +20,14 @@ RECORDINGS = Path(__file__).parent.parent / "audio"
 SETTINGS = Settings(_env_file=None)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These are real processes, on a machine that may be busy with other tests."""
+    for vendor, limits in ((pocketsphinx, ("WAIT_S", "TOTAL_S")), (espeak, ("WAIT_S", "PIECE_S"))):
+        for limit in limits:
+            monkeypatch.setattr(vendor, limit, 60.0)
+
+
 @pytest.fixture
 async def stt() -> AsyncIterator[PocketsphinxSTT]:
     async with pocketsphinx.opened(SETTINGS) as vendor:
@@ -41,31 +49,24 @@ def seconds(audio: bytes) -> float:
     return len(audio) / SAMPLE_RATE
 
 
-async def test_recorded_speech_is_recognised(stt: PocketsphinxSTT) -> None:
-    async with stt.listen("en-US") as call:
-        for name, word in (("hello_world", "world"), ("weather_question", "weather")):
-            heard = await call.transcript(wav.read_telephone(RECORDINGS / f"{name}.wav"))
-            assert word in heard.text
-
-
-async def test_what_was_heard_before_changes_nothing(stt: PocketsphinxSTT) -> None:
-    """Both engines, in any state, hear the same words."""
+async def test_speech_is_recognised_and_what_was_heard_before_changes_nothing(
+    stt: PocketsphinxSTT,
+) -> None:
+    """Both engines, in any state, hear the same words, and none in silence."""
     first, second = (
         wav.read_telephone(RECORDINGS / f"{name}.wav")
         for name in ("hello_world", "weather_question")
     )
+    silence = SILENCE_BYTE * SAMPLE_RATE
+    heard: dict[bytes, set[str]] = {first: set(), second: set(), silence: set(), b"": set()}
     async with stt.listen("en-US") as call, stt.listen("en-US") as other:
-        heard = set()
-        for utterance in (first, second, SILENCE_BYTE * SAMPLE_RATE, first):
-            for transcription in (call, other):
-                heard.add((utterance, (await transcription.transcript(utterance)).text))
-        assert len(heard) == 3
-
-
-async def test_silence_has_no_words(stt: PocketsphinxSTT) -> None:
-    async with stt.listen("en-US") as call:
-        assert (await call.transcript(SILENCE_BYTE * SAMPLE_RATE)).text == ""
-        assert (await call.transcript(b"")).text == ""
+        for pair in ((second, first), (silence, b""), (first, first)):
+            for transcription, utterance in zip((call, other), pair, strict=True):
+                heard[utterance].add((await transcription.transcript(utterance)).text)
+    assert [len(texts) for texts in heard.values()] == [1, 1, 1, 1]
+    assert "world" in heard[first].pop()
+    assert "weather" in heard[second].pop()
+    assert heard[silence] == heard[b""] == {""}
 
 
 async def test_a_cancelled_recognition_makes_room_for_the_next(stt: PocketsphinxSTT) -> None:
@@ -73,7 +74,7 @@ async def test_a_cancelled_recognition_makes_room_for_the_next(stt: Pocketsphinx
     short = wav.read_telephone(RECORDINGS / "hello_world.wav")
     async with stt.listen("en-US") as call:
         await call.transcript(short)
-        for delay in (0, 0.01, 0.05, 0.2, 0.5):
+        for delay in (0, 0.01, 0.05, 0.2):
             with trio.move_on_after(delay) as scope:
                 await call.transcript(long)
             assert scope.cancelled_caught
@@ -117,9 +118,9 @@ async def test_an_unknown_voice_is_an_error_and_nothing_more(tts: EspeakTTS) -> 
     assert await spoken(tts, "Hello.")
 
 
-@pytest.mark.parametrize("text", ["", " ", "...", "a\0b", "\u200b", "😀", "[[x]]", "&amp;"])
-async def test_odd_texts_are_spoken_or_silent(tts: EspeakTTS, text: str) -> None:
-    assert seconds(await spoken(tts, text)) < 5
+async def test_odd_texts_are_spoken_or_silent(tts: EspeakTTS) -> None:
+    for text in ("", " ", "...", "a\0b", "\u200b", "😀", "[[x]]", "&amp;"):
+        assert seconds(await spoken(tts, text)) < 5, text
 
 
 async def test_speech_that_is_left_stops(tts: EspeakTTS) -> None:

@@ -112,19 +112,6 @@ async def test_llm_streams_words_and_asks_for_them(clock: MockClock) -> None:
     assert body["max_tokens"] == 1000
 
 
-@pytest.mark.parametrize(
-    ("url", "field"),
-    [
-        ("https://api.openai.com/v1", "max_completion_tokens"),
-        ("http://localhost:11434/v1", "max_tokens"),
-    ],
-)
-async def test_the_bound_goes_by_the_name_the_server_knows(url: str, field: str) -> None:
-    settings = Settings(_env_file=None, openai_base_url=url)
-    async with openai.opened(settings) as vendor:
-        assert vendor.llm._limit_field == field
-
-
 async def test_llm_calls_tools(clock: MockClock) -> None:
     call = {"index": 0, "id": "c1", "function": {"name": "end_call", "arguments": "{}"}}
     answer = events([chunk({"content": "Bye."}), chunk({"tool_calls": [call]}), chunk({}, "stop")])
@@ -306,16 +293,6 @@ async def test_replies_that_go_wrong(
         assert words == ["Well,"]
 
 
-async def test_a_server_that_never_ends_is_not_waited_for(clock: MockClock) -> None:
-    lingering = reply("That is all.")
-    lingering = lingering.hangs_after(len(lingering.chunks))
-    async with script(lingering) as fake, client(fake) as vendor:
-        began = trio.current_time()
-        assert await think(vendor) == ["That", " is", " all."]
-        assert trio.current_time() - began < 0.1
-        await fake.all_closed()
-
-
 async def test_answers_are_bounded(clock: MockClock) -> None:
     long = transcript("x" * 70_000)
     async with script(long) as fake, client(fake) as vendor:
@@ -333,7 +310,7 @@ async def test_no_audio_is_no_speech(clock: MockClock) -> None:
 
 
 async def test_slow_drops_end_at_the_total(clock: MockClock) -> None:
-    drops = speech(100).slow(pause_s=2.5)
+    drops = speech(3).slow(pause_s=2.5)
     async with script(drops) as fake, client(fake) as vendor:
         began = trio.current_time()
         with pytest.raises(ProviderError, match="openai: timeout"):
@@ -353,7 +330,7 @@ async def test_a_slow_reader_is_not_the_servers_fault(clock: MockClock) -> None:
 
 
 @STAGES
-@pytest.mark.parametrize("after_ms", range(0, 700, 50))
+@pytest.mark.parametrize("after_ms", range(0, 700, 100))
 async def test_cancelled_anywhere_the_request_is_closed(
     stage: str, after_ms: int, clock: MockClock
 ) -> None:

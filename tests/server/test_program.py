@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +19,7 @@ import trio
 from server_house import ask, get
 
 from voicecore.errors import SettingsError
+from voicecore.server.workers import METERS_DIRECTORY, Supervisor
 from voicecore.settings import load
 
 ROOT = Path(__file__).parents[2]
@@ -270,6 +272,23 @@ async def test_workers_share_a_port_and_are_replaced(tmp_path: Path) -> None:
             assert await process.wait() == 0
         assert b"worker died" in errors
         assert b"Traceback" not in errors
+
+
+async def test_a_signal_while_a_worker_starts_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is there before we hold it: the signal that stops all must not go by it."""
+    started = trio.lowlevel.open_process
+    ours = Supervisor([sys.executable, "-c", "import time; time.sleep(100)"], 2)
+
+    async def signalled_meanwhile(*command: Any, **how: Any) -> trio.Process:
+        process = await started(*command, **how)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await ours._leaving.wait()
+        return process
+
+    monkeypatch.setenv(METERS_DIRECTORY, "")  # what it sets is for its workers
+    monkeypatch.setattr(trio.lowlevel, "open_process", signalled_meanwhile)
+    with trio.fail_after(40):
+        assert await ours.run("127.0.0.1", 0) == 0
 
 
 @asynccontextmanager

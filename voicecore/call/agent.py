@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import trio
+
 from ..audio.vad import GatedVad
-from ..contracts import LLM, STT, TTS, VAD
+from ..contracts import LLM, STT, TTS, VAD, SpeechToSpeech, WarmsUp
+from ..dialogue.sentences import Splitter
 from ..dialogue.turns import TurnRules
 from ..settings import Settings
 from .phrases import Phrases, StockWords, default_greeting, stock_words
+
+WARM_UP_S = 5.0
+"""How long warming up may take; by then the call has begun, warm or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,8 @@ class Persona:
     language: str = "en-US"
     voice: str = ""
     words: StockWords | None = None
+    phrases: tuple[str, ...] = ()
+    """Sentences that will probably be said: rendered at start, and free whenever they are."""
 
     @property
     def stock_words(self) -> StockWords:
@@ -47,6 +55,10 @@ class CallLimits:
     no_media_s: float = 30.0
     lead_s: float = 0.16
     """How far ahead of the caller's ear playback is sent."""
+    filler_s: float = 0.0
+    """From the end of the caller's turn to "let me see", if there is nothing else yet; 0: never."""
+    speculates_speech: bool = True
+    """Whether a speculation also buys speech; else it stops at the LLM's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +77,42 @@ class Agent:
     limits: CallLimits = field(default_factory=CallLimits)
     vad: Callable[[], VAD] = GatedVad
     phrases: Phrases = field(default_factory=Phrases)
+    model: SpeechToSpeech | None = None
+    """Who hears and speaks by itself; then `tts` speaks only what is ready-made, and `stt` and
+    `llm` do nothing."""
 
     async def prepare(self) -> None:
-        """Render the greeting and the stock words.  Never raises for a provider's failure."""
+        """Render what is known beforehand.  Never raises for a provider's failure."""
         persona = self.persona
         texts = (persona.greeting, *persona.stock_words.texts)
+        for phrase in persona.phrases:
+            # A model's reply comes to TTS clause by clause.
+            splitter = Splitter()
+            clauses = (*splitter.feed(phrase), *splitter.flush())
+            texts += (phrase, *(clause.text for clause in clauses if clause.text != phrase))
+        if self.limits.filler_s:
+            texts += persona.stock_words.fillers
         await self.phrases.prepare(self.tts, texts, persona.voice, persona.language)
 
+    async def warm_up(self) -> None:
+        """Let the providers connect: a call will begin in a moment.  Never raises for theirs."""
+        await self._warm(self.model or self.stt, self.llm, self.tts)
 
-def agent_from(settings: Settings, stt: STT, llm: LLM, tts: TTS) -> Agent:
+    async def keep_warm(self) -> None:
+        """Do the same in a call, whose recogniser is connected: a reply will be asked for."""
+        await self._warm(self.llm, self.tts)
+
+    async def _warm(self, *providers: object) -> None:
+        with trio.move_on_after(WARM_UP_S):
+            async with trio.open_nursery() as nursery:
+                for provider in providers:
+                    if isinstance(provider, WarmsUp):
+                        nursery.start_soon(provider.warm_up, self.persona.language)
+
+
+def agent_from(
+    settings: Settings, stt: STT, llm: LLM, tts: TTS, model: SpeechToSpeech | None = None
+) -> Agent:
     """Make the agent that the settings describe, on these providers."""
     greeting = settings.greeting
     if greeting is None:
@@ -82,16 +121,19 @@ def agent_from(settings: Settings, stt: STT, llm: LLM, tts: TTS) -> Agent:
         stt=stt,
         llm=llm,
         tts=tts,
+        model=model,
         persona=Persona(
             prompt=settings.prompt,
             greeting=greeting,
             language=settings.language,
             voice=settings.tts_voice,
+            phrases=tuple(filter(None, map(str.strip, settings.cache_phrases.split("|")))),
         ),
         rules=TurnRules(
             window_ms=settings.speech_window_ms,
             end_silence_ms=settings.end_silence_ms,
-            pause_ms=settings.pause_ms,
+            pause_ms=0 if settings.speculation == "off" else settings.pause_ms,
+            long_silence_ms=settings.long_silence_ms,
             barge_in_ms=settings.barge_in_ms,
         ),
         limits=CallLimits(
@@ -99,6 +141,8 @@ def agent_from(settings: Settings, stt: STT, llm: LLM, tts: TTS) -> Agent:
             idle_prompts=settings.idle_prompts,
             max_call_s=settings.max_call_s,
             lead_s=settings.playback_lead_ms / 1000,
+            filler_s=settings.filler_ms / 1000,
+            speculates_speech=settings.speculation == "full",
         ),
         vad=lambda: GatedVad(mode=settings.vad_mode),
     )

@@ -17,7 +17,7 @@ from typing import Literal
 import trio
 
 from ..audio.framing import Framer
-from ..contracts import Line
+from ..contracts import Dialogue, Line, Transcription
 from ..dialogue.history import History
 from ..errors import CallRefused, LineClosed, RemoteProtocolError
 from ..wire.events import Command, Dtmf, Ignored, MarkReached, Media, Started, Stopped
@@ -26,7 +26,8 @@ from .agent import Agent
 from .hearing import Hearing
 from .pipeline import Pipeline
 from .playback import PlaybackStatistics, Player
-from .timeline import CallLog
+from .timeline import CallLog, Observer
+from .tools import END_CALL
 from .turn import Conversation
 
 START_S = 10.0
@@ -53,7 +54,7 @@ class Call:
         self.close_code = 1000
         """The WebSocket code with which the line should be closed."""
         self.history = History()
-        self.dropped_frames = 0
+        self.dropped_frames = self.inbound_gaps = 0
         self._line = line
         self._stream = MediaStream()
         self._framer = Framer()
@@ -94,10 +95,10 @@ class Call:
     async def converse(self, agent: Agent) -> None:
         """Let `agent` talk with the caller until one of them, or time, ends the call."""
         self._player = player = Player(self._say, agent.limits.lead_s)
-        async with agent.stt.listen(agent.persona.language) as transcription:
-            talk = Conversation(agent, player, transcription, self.history, self.log)
+        async with _listener(agent) as listener:
+            talk = Conversation(agent, player, listener, self.history, self.log, self._note_words)
             self._pipeline = pipeline = Pipeline(talk, self.hang_up)
-            hearing = Hearing(agent, transcription, pipeline.post)
+            hearing = Hearing(agent, listener, pipeline.post, agent.persona.language)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(player.run, name="playback")
                 nursery.start_soon(pipeline.run, name="pipeline")
@@ -123,6 +124,7 @@ class Call:
             seconds=round(trio.current_time() - self.log.began, 1),
             turns=self.turns,
             dropped_frames=self.dropped_frames,
+            inbound_gaps=self.inbound_gaps,
             underruns=played.underruns,
             starved=played.starved,
             late_ms=round(played.lateness_max_s * 1000, 1),
@@ -139,7 +141,12 @@ class Call:
             await hearing.run(self._frames)
         finally:
             self._hearing = None
+            self.inbound_gaps = hearing.gaps
         self.hang_up("silence")
+
+    def _note_words(self, words: str) -> None:
+        if self._hearing is not None:
+            self._hearing.note_words(words)
 
     async def receive(self) -> None:
         """Read the line until it ends.  The first task of a call, started by `open_call`."""
@@ -219,12 +226,28 @@ class Call:
 
 
 @asynccontextmanager
+async def _listener(agent: Agent) -> AsyncIterator[Transcription | Dialogue]:
+    """Open who listens to a call: a recogniser, or a model that speaks as well."""
+    persona = agent.persona
+    if agent.model is None:
+        async with agent.stt.listen(persona.language) as transcription:
+            yield transcription
+        return
+    opened = agent.model.converse(persona.prompt, (END_CALL,), persona.voice, persona.language)
+    async with opened as dialogue:
+        yield dialogue
+
+
+@asynccontextmanager
 async def open_call(
-    line: Line, admit: Callable[[Started], None] | None = None
+    line: Line,
+    admit: Callable[[Started], None] | None = None,
+    observe: Observer | None = None,
 ) -> AsyncIterator[Call]:
     """Wait for `start` on `line`, and receive for as long as the context is open.
 
-    `admit` sees who it is before anything else is done, and may raise `CallRefused`.
+    `admit` sees who it is before anything else is done, and may raise `CallRefused`.  `observe` is
+    told the call's milestones.
 
     What is raised in its body comes out in an ExceptionGroup, as from any nursery.
 
@@ -236,7 +259,7 @@ async def open_call(
     await call.wait_started()
     if admit is not None:
         admit(call.started)
-    call.log = CallLog(call.sid)
+    call.log = CallLog(call.sid, observe)
     call.log.milestone("stream started", stream=call.started.stream_sid)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call.receive, name="receive")

@@ -29,10 +29,12 @@ class StockWords:
     goodbye: str
     apology: str
     give_up: str
+    fillers: tuple[str, ...] = ()
+    """Said while the answer takes its time."""
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All of them."""
+        """All of them, but for the fillers."""
         return (self.still_there, self.goodbye, self.apology, self.give_up)
 
 
@@ -42,12 +44,14 @@ STOCK_WORDS: dict[str, StockWords] = {
         goodbye="Thank you for calling. Goodbye.",
         apology="Sorry, something went wrong. Could you say that again?",
         give_up="I am sorry, we have a technical problem. Please call again later. Goodbye.",
+        fillers=("Let me see.", "One moment.", "Just a second."),
     ),
     "hi": StockWords(
         still_there="क्या आप अभी भी लाइन पर हैं?",
         goodbye="कॉल करने के लिए धन्यवाद। नमस्ते।",
         apology="माफ़ कीजिए, कुछ गड़बड़ हो गई। क्या आप फिर से कह सकते हैं?",
         give_up="माफ़ कीजिए, अभी तकनीकी समस्या है। कृपया बाद में कॉल कीजिए। नमस्ते।",
+        fillers=("एक पल।", "देखती हूँ।", "ज़रा रुकिए।"),
     ),
 }
 

@@ -16,6 +16,7 @@ from typing import Literal
 
 import trio
 
+from ..contracts import Transcription
 from ..dialogue.turns import (
     SpeechConfirmed,
     SpeechDoubted,
@@ -25,6 +26,7 @@ from ..dialogue.turns import (
     TurnEnded,
     TurnEvent,
 )
+from .duplex import SpokenTurn
 from .turn import Conversation, Outcome, Turn
 
 
@@ -69,6 +71,8 @@ class Pipeline:
         """The turn that the caller's present speech has cut."""
         self._unheard = b""
         """Utterances whose turns were cut before anybody knew their words."""
+        self._lost: Turn | None = None
+        """The last speculation about what the caller is saying; its reply may still be right."""
         self._speculations = self._failures = self._prompts = 0
         self._idle_since = trio.current_time()
         """Since when neither side has spoken; infinity: the caller is speaking."""
@@ -95,7 +99,8 @@ class Pipeline:
             case SpeechStarted(confidence):
                 self._talk.log.milestone("speech started", confidence=round(confidence, 2))
                 self._idle_since = math.inf
-                self._speculations = 0
+                self._speculations, self._lost = 0, None
+                self._nursery.start_soon(self._talk.agent.keep_warm, name="keep warm")
                 if self._may_be_interrupted(self._turn):
                     self._talk.player.hold()
             case SpeechConfirmed():
@@ -142,12 +147,16 @@ class Pipeline:
     def _lose_speculation(self) -> None:
         if self._turn is not None and not self._turn.is_committed:
             self._turn.scope.cancel()
-            self._turn = None
-            self._talk.log.milestone("speculation lost", n=self._speculations)
+            self._lost, self._turn = self._turn, None
+            self._talk.log.milestone(
+                "speculation lost", n=self._speculations, tokens=self._lost.reply.tokens
+            )
 
     def _end_turn(self, heard: Heard, ended: TurnEnded) -> None:
         """The caller has finished: the reply is certain now, begun or not."""
-        self._talk.log.milestone("speech ended", silence_frames=ended.silence_frames)
+        self._talk.log.milestone(
+            "speech ended", silence_frames=ended.silence_frames, patient=ended.patient
+        )
         self._idle_since = trio.current_time()
         if ended.confirmed:
             self._interrupt(heard)  # a turn that began while the caller was speaking
@@ -164,13 +173,13 @@ class Pipeline:
         turn.timeline.ended = trio.current_time()
         turn.timeline.speculations = self._speculations
         turn.gate.set()
-        self._interrupted, self._unheard = None, b""
+        self._interrupted, self._lost, self._unheard = None, None, b""
         self._talk.player.release()
 
     def _start_answer(self, utterance: bytes) -> Turn:
         # Its oldest part is let go of: a caller who is never understood must not fill the memory.
         utterance = (self._unheard + utterance)[-MAX_UTTERANCE_BYTES:]
-        turn = self._new_turn(self._interrupted)
+        turn = self._new_turn(self._interrupted, self._lost)
         self._nursery.start_soon(self._follow, turn, partial(turn.answer, utterance))
         return turn
 
@@ -179,8 +188,9 @@ class Pipeline:
         self._nursery.start_soon(self._follow, turn, partial(turn.announce, text, ends_call))
         return turn
 
-    def _new_turn(self, interrupted: Turn | None = None) -> Turn:
-        self._turn = Turn(self._talk, f"t{next(self._names)}", interrupted)
+    def _new_turn(self, interrupted: Turn | None = None, lost: Turn | None = None) -> Turn:
+        kind = Turn if isinstance(self._talk.listener, Transcription) else SpokenTurn
+        self._turn = kind(self._talk, f"t{next(self._names)}", interrupted, lost)
         return self._turn
 
     async def _follow(self, turn: Turn, act: Callable[[], Awaitable[None]]) -> None:
@@ -215,7 +225,9 @@ class Pipeline:
                 turn=turn.name,
                 gap=round(timeline.gap, 3),
                 speculations=timeline.speculations,
+                speculated=timeline.speculated,
                 **timeline.breakdown(),
+                **timeline.cost(),
             )
         if turn.outcome in (Outcome.HEARD, Outcome.SILENT, Outcome.FAILED):
             self._talk.log.milestone("ready")

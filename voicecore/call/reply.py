@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Sequence
 
 import trio
 
@@ -20,6 +19,7 @@ from .agent import Agent
 from .speech import Speech
 from .timeline import TurnTimeline
 from .tools import END_CALL
+from .voice import Voice
 
 CLAUSES_AHEAD = 2
 """Clauses between LLM and TTS: no more tokens are bought than will soon be heard."""
@@ -28,7 +28,6 @@ FIRST_S = 5.5
 """How long an LLM or a recogniser may take for its first word: a provider's own deadline is shorter
 and says more; this one also holds for those that have none."""
 
-FIRST_AUDIO_S = 4.0
 IDLE_S = 5.0
 """How long a stream may pause once it has begun."""
 
@@ -47,19 +46,17 @@ class Reply:
     def __init__(self, agent: Agent, speech: Speech, timeline: TurnTimeline) -> None:
         self.speech = speech
         self.ends_call = False
+        self.may_speak: trio.Event | None = None
+        """What TTS waits for, if it must not be paid before that."""
+        self.voice = Voice(agent, speech, timeline)
         self._agent = agent
-        self._timeline = timeline
         self._messages: Sequence[Message] = ()
         self._generated = ""
         self._splitter = Splitter()
         self._is_complete = False
         self._clauses: deque[Clause] = deque()
         """Generated and not wholly spoken; the first may be half spoken."""
-        self._begun_at: int | None = None
-        """Where the first of `_clauses` begins in the speech, if it has."""
-        self._spoken_clauses = 0
-        self._ready: dict[str, bytes] = {}
-        """Audio of texts that need no provider."""
+        self._tokens = 0
 
     def __repr__(self) -> str:
         return f"<Reply {self.speech.name} {self._generated!r:.60}>"
@@ -70,9 +67,28 @@ class Reply:
         return bool(self._messages or self._clauses or self._is_complete)
 
     @property
+    def is_written(self) -> bool:
+        """Whether the LLM has nothing to add."""
+        return self._is_complete
+
+    @property
     def is_complete(self) -> bool:
         """Whether there is no more to it than what was generated."""
         return self._is_complete and not self._clauses
+
+    @property
+    def tokens(self) -> int:
+        """What the LLM was asked to write so far: as it says, else a token for each delta."""
+        usage = self._timeline.usage
+        return self._tokens if usage is None else usage.completion
+
+    def move_to(self, timeline: TurnTimeline) -> None:
+        """Another turn takes this reply over, with the words that it has: no stage takes time."""
+        now = trio.current_time()
+        timeline.usage = self._timeline.usage
+        timeline.first_token = timeline.first_clause = now
+        timeline.first_audio = now if self.speech.end else None
+        self.voice.timeline = timeline
 
     async def produce(self, messages: Sequence[Message] | None = None) -> None:
         """Make the reply to `messages`; without them, make the rest of what was begun.
@@ -101,10 +117,14 @@ class Reply:
         """A provider has failed: nothing of what was not spoken yet is wanted any more, nor is the
         call's end, if the model asked for it.  Say this instead; it needs no provider."""
         self._clauses.clear()
-        self._begun_at, self.ends_call = None, False
-        self.speech.spoken.abandon()
-        self._ready = {text: audio}
+        self.ends_call = False
+        self.voice.break_off()
+        self.voice.ready = {text: audio}
         await self.say(text)
+
+    @property
+    def _timeline(self) -> TurnTimeline:
+        return self.voice.timeline
 
     async def _think(self, send: trio.MemorySendChannel[Clause]) -> None:
         """Stream the LLM's words into clauses; first what is left from before a cut."""
@@ -139,6 +159,7 @@ class Reply:
         if isinstance(delta, Usage):
             self._timeline.usage = delta
             return []
+        self._tokens += 1
         if self._timeline.first_token is None:
             self._timeline.first_token = trio.current_time()
             self._timeline.milestone("reply started", **_only(self._timeline.breakdown(), "llm"))
@@ -162,59 +183,10 @@ class Reply:
     async def _speak_all(self, receive: trio.MemoryReceiveChannel[Clause]) -> None:
         async with receive:
             async for clause in receive:
-                await self._speak(clause)
+                if self.may_speak is not None:
+                    await self.may_speak.wait()
+                await self.voice.speak(clause)
                 self._clauses.popleft()
-                self._begun_at = None
-
-    async def _speak(self, clause: Clause) -> None:
-        """Stream one clause into the speech, without the bytes of it that are there already."""
-        speech, asked_at = self.speech, trio.current_time()
-        if self._begun_at is None:
-            self._begun_at = speech.end
-            speech.spoken.begin(clause.text, speech.end)
-        skip = speech.end - self._begun_at
-        has_audio = False
-        with trio.CancelScope(deadline=trio.current_time() + FIRST_AUDIO_S) as patience:
-            async with self._audio_of(clause.text) as pieces:
-                async for piece in pieces:
-                    patience.deadline = math.inf
-                    if piece and not has_audio:
-                        has_audio = True
-                        self._note_audio(clause, trio.current_time() - asked_at)
-                    skip, piece = max(0, skip - len(piece)), piece[skip:]
-                    await speech.put(piece)
-                    patience.deadline = trio.current_time() + IDLE_S
-        if patience.cancelled_caught:
-            raise ProviderError("tts", "timeout", "no audio in time")
-        if not has_audio:
-            raise ProviderError("tts", "garbage", "no audio")
-        speech.spoken.complete()
-        if clause.ends_sentence:
-            speech.end_sentence()
-
-    @asynccontextmanager
-    async def _audio_of(self, text: str) -> AsyncIterator[AsyncIterable[bytes]]:
-        """The audio of `text`: prepared, or from TTS."""
-        ready = self._ready.get(text) or self._agent.phrases.audio(text)
-        if ready is not None:
-            async with aclosing(_once(ready)) as stream:
-                yield stream
-            return
-        persona = self._agent.persona
-        async with self._agent.tts.speak(text, persona.voice, persona.language) as audio:
-            yield audio
-
-    def _note_audio(self, clause: Clause, seconds: float) -> None:
-        if self._timeline.first_audio is None:
-            self._timeline.first_audio = trio.current_time()
-        self._spoken_clauses += 1
-        self._timeline.milestone(
-            "audio chunk", n=self._spoken_clauses, text=clause.text, tts=round(seconds, 3)
-        )
-
-
-async def _once(audio: bytes) -> AsyncGenerator[bytes, None]:
-    yield audio
 
 
 def _only(breakdown: dict[str, float], stage: str) -> dict[str, float]:

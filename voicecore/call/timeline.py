@@ -7,6 +7,7 @@ fields (``text``, ``heard``), which one setting removes from the logs.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -16,18 +17,32 @@ from ..contracts import Usage
 _logger = logging.getLogger("voicecore.call")
 
 
+Observer = Callable[[str, str, float, Mapping[str, object]], None]
+"""Is told each milestone of a call: its SID, the event, seconds since the call began, the fields.
+Must be quick, and must not raise."""
+
+
 class CallLog:
     """One call's milestones, as log records with ``call``, ``at`` and ``fields``."""
 
-    def __init__(self, call_sid: str) -> None:
+    def __init__(self, call_sid: str, observe: Observer | None = None) -> None:
         self.call_sid = call_sid
         self.began = trio.current_time()
+        self._observe = observe
 
     def milestone(self, event: str, **fields: object) -> None:
         """Log `event` now."""
-        at = trio.current_time() - self.began
-        extra = {"call": self.call_sid, "at": round(at, 3), "fields": fields}
-        _logger.info(event, extra=extra)
+        self._tell(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Log `event` now, as something that an operator should look at."""
+        self._tell(logging.WARNING, event, fields)
+
+    def _tell(self, level: int, event: str, fields: Mapping[str, object]) -> None:
+        at = round(trio.current_time() - self.began, 3)
+        _logger.log(level, event, extra={"call": self.call_sid, "at": at, "fields": fields})
+        if self._observe is not None:
+            self._observe(self.call_sid, event, at, fields)
 
 
 @dataclass(slots=True)
@@ -71,6 +86,22 @@ class TurnTimeline:
     def gap(self) -> float | None:
         """The response gap: last voiced caller frame to first reply frame on the wire, seconds."""
         return _between(self.last_voiced, self.first_sent)
+
+    @property
+    def speculated(self) -> bool:
+        """Whether the reply was begun before the end of the turn was certain."""
+        return self.began is not None and self.ended is not None and self.began < self.ended
+
+    def cost(self) -> dict[str, int]:
+        """What the LLM says that the reply cost, in tokens."""
+        if self.usage is None:
+            return {}
+        usage = self.usage
+        return {
+            "prompt_tokens": usage.prompt,
+            "cached_tokens": usage.cached,
+            "completion_tokens": usage.completion,
+        }
 
     def breakdown(self) -> dict[str, float]:
         """Seconds that each stage took: where the gap went.  Stages overlap under speculation."""

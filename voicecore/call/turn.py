@@ -9,22 +9,22 @@ and what was heard is written down on the way out.
 from __future__ import annotations
 
 import enum
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import trio
 
-from ..contracts import Transcript, Transcription
+from ..contracts import Dialogue, Message, Transcription
 from ..dialogue.history import History
 from ..errors import ProviderError, leaves
 from .agent import Agent
 from .playback import Player
 from .reply import FIRST_S, Reply
+from .speech import Speech
 from .timeline import CallLog, TurnTimeline
-
-_logger = logging.getLogger("voicecore.call")
+from .voice import Voice
 
 MAX_TRANSCRIPT_CHARACTERS = 4000
 """What a recogniser says is data: longer than any turn, and it is cut."""
@@ -50,22 +50,60 @@ class Conversation:
 
     agent: Agent
     player: Player
-    transcription: Transcription
+    listener: Transcription | Dialogue
+    """Who listens: a recogniser, or a model that speaks as well."""
     history: History
     log: CallLog
+    note_words: Callable[[str], None] = lambda words: None
+    """Told the words of a turn that may not be over yet: they may need more patience."""
+
+
+class AnyReply(Protocol):
+    """What a turn needs of its reply, however that is made.  See `reply.Reply`."""
+
+    speech: Speech
+    ends_call: bool
+    voice: Voice
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is anything to say, or to think about."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is no more to it than what was generated."""
+
+    @property
+    def tokens(self) -> int:
+        """What the model was asked to make so far."""
+
+    async def produce(self, messages: Sequence[Message] | None = None) -> None:
+        """Make it, or the rest of it."""
+
+    async def say(self, text: str) -> None:
+        """Make it of a ready text."""
+
+    async def apologise(self, text: str, audio: bytes) -> None:
+        """Make an apology of it."""
 
 
 class Turn:
     """One turn.  Run one of `answer`, `announce`, in a task; `scope.cancel()` ends it.
 
-    `interrupted` is the turn that was cut for what the caller is saying now.
+    `interrupted` is the turn that was cut for what the caller is saying now; `lost`, the last
+    speculation about it.
     """
 
     def __init__(
-        self, conversation: Conversation, name: str, interrupted: Turn | None = None
+        self,
+        conversation: Conversation,
+        name: str,
+        interrupted: Turn | None = None,
+        lost: Turn | None = None,
     ) -> None:
         self.name = name
         self.interrupted = interrupted
+        self._lost = lost
         self.scope = trio.CancelScope()
         self.gate = trio.Event()
         """Set when the turn is certain: its audio may leave, its words be remembered."""
@@ -81,7 +119,7 @@ class Turn:
         self.timeline = TurnTimeline(conversation.log, name)
         self._talk = conversation
         self._understood = trio.Event()
-        self.reply = Reply(conversation.agent, conversation.player.new_speech(name), self.timeline)
+        self.reply = self._new_reply()
 
     def __repr__(self) -> str:
         return f"<Turn {self.name} {self.outcome.name} gate={self.gate.is_set()}>"
@@ -95,6 +133,12 @@ class Turn:
     def to_go_on_with(self) -> Turn | None:
         """The turn to resume if this one was cut for nothing: itself, or what it was cut for."""
         return self if self.reply.is_begun else self.interrupted
+
+    def _new_reply(self) -> AnyReply:
+        speech = self._talk.player.new_speech(self.name)
+        reply = Reply(self._talk.agent, speech, self.timeline)
+        self._hold_speech(reply)
+        return reply
 
     async def answer(self, utterance: bytes) -> None:
         """Understand `utterance`, reply, and wait until the reply was heard.
@@ -125,27 +169,70 @@ class Turn:
             nursery.start_soon(self._produce, production, name="production")
             try:
                 await self.gate.wait()
+                if self.timeline.ended is not None and self._talk.agent.limits.filler_s:
+                    nursery.start_soon(self._fill, self.timeline.ended, name="filler")
                 await self._understood.wait()
                 self.timeline.commit()
-                if self.words:
-                    self._talk.history.caller_said(self.words)
+                self._remember_caller()
                 await self._talk.player.play(self.reply.speech)
+                nursery.cancel_scope.cancel()  # a filler that nobody needed
             finally:
                 self._write_down()
+
+    async def _fill(self, ended: float) -> None:
+        """Say "let me see", if there is nothing to hear yet."""
+        agent = self._talk.agent
+        await trio.sleep_until(ended + agent.limits.filler_s)
+        await self._understood.wait()
+        fillers = [text for text in agent.persona.stock_words.fillers if agent.phrases.audio(text)]
+        if self.words and fillers and not self.has_failed:
+            text = fillers[len(self._talk.history.messages) // 2 % len(fillers)]
+            await self.reply.voice.fill(text, agent.phrases.audio(text) or b"")
+
+    def _hold_speech(self, reply: Reply) -> None:
+        """Pay for TTS only when the turn is certain, if that is what the agent wants."""
+        if not self._talk.agent.limits.speculates_speech:
+            reply.may_speak = self.gate
+
+    def _remember_caller(self) -> None:
+        if self.words:
+            self._talk.history.caller_said(self.words)
 
     async def _think(self) -> None:
         self.words = await self._transcribe()
         self.timeline.transcribed = trio.current_time()
+        if self.words and not self.is_committed:
+            self._talk.note_words(self.words)
+        # Before anybody plays the reply: it may become another.
+        is_taken_over = bool(self.words) and await self._take_over()
         self._understood.set()
         if self.words:
             stt = self.timeline.breakdown().get("stt")
             self.timeline.milestone("user said", text=self.words, stt=stt)
-            await self.reply.produce(self._talk.history.with_caller(self.words))
+            if is_taken_over:
+                await self.reply.produce()
+            else:
+                await self.reply.produce(self._talk.history.with_caller(self.words))
+
+    async def _take_over(self) -> bool:
+        """Take the reply of the lost speculation if nothing was said since: it was paid for."""
+        lost, self._lost = self._lost, None
+        if lost is None or lost.words != self.words:
+            return False
+        reply = lost.reply
+        if not isinstance(reply, Reply) or not reply.is_written:
+            return False
+        await lost.finished.wait()
+        reply.move_to(self.timeline)
+        self._hold_speech(reply)
+        self.reply = reply
+        return True
 
     async def _transcribe(self) -> str:
         with trio.move_on_after(FIRST_S):
-            transcript: Transcript = await self._talk.transcription.transcript(self.utterance)
-            return _clean(transcript.text)
+            assert isinstance(self._talk.listener, Transcription)
+            transcript = await self._talk.listener.transcript(self.utterance)
+            return clean(transcript.text)
         raise ProviderError("stt", "timeout", f"nothing for {FIRST_S:.1f} s")
 
     async def _produce(self, production: Callable[[], Awaitable[None]]) -> None:
@@ -154,12 +241,22 @@ class Turn:
             await production()
         except* ProviderError as group:
             for error in leaves(group):
-                _logger.warning("%s: turn %s failed: %s", self._talk.log.call_sid, self.name, error)
+                self._note_failure(error)
             self.has_failed = True
             self._understood.set()
             text = self._talk.agent.persona.stock_words.apology
             await self.reply.apologise(text, self._talk.agent.phrases.apology(text))
         self.reply.speech.finish()
+
+    def _note_failure(self, error: Exception) -> None:
+        assert isinstance(error, ProviderError)
+        self._talk.log.warning(
+            "provider failed",
+            turn=self.name,
+            provider=error.provider,
+            fault=error.fault,
+            why=str(error),
+        )
 
     async def _go_on(self, interrupted: Turn) -> None:
         """It was a cough: the reply that was cut for it goes on from where it was cut."""
@@ -171,8 +268,8 @@ class Turn:
         self.reply.speech.rewind()
         await self._perform(self.reply.produce)
 
-    def _write_down(self) -> None:
-        """Commit what was heard."""
+    def _write_down(self) -> str:
+        """Commit what was heard, and return it."""
         speech = self.reply.speech
         if not speech.done.is_set():
             self.outcome = Outcome.CUT
@@ -180,15 +277,17 @@ class Turn:
             self.outcome = Outcome.FAILED
         else:
             self.outcome = Outcome.HEARD if speech.end else Outcome.SILENT
+        heard = ""
         if self.is_committed:
             cut = self.outcome is Outcome.CUT
             heard = speech.spoken.heard(speech.confirmed) if cut else speech.spoken.text
             is_whole = self.reply.is_complete and heard == speech.spoken.text
             self._talk.history.agent_said(self.name, heard, interrupted=cut and not is_whole)
         self.timeline.first_sent = speech.first_sent_at
+        return heard
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Words only: no control characters, no more than a turn can hold."""
     printable = "".join(c if c.isprintable() else " " for c in text[:MAX_TRANSCRIPT_CHARACTERS])
     return " ".join(printable.split())

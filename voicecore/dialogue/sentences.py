@@ -21,13 +21,21 @@ MAX_CLAUSE = 240
 """Characters after which text without any end is cut at a space: a poem must not wait for ever."""
 
 _CLOSERS = "\"'”’»)]}"
-_ALWAYS = "।॥。？！\n"
+_MARKS = "।॥。？！"
+_ALWAYS = _MARKS + "\n"
 _CLAUSE_ENDS = ",;:，、；：—–"
 _NEVER_LAST = frozenset({
     "dr", "mr", "mrs", "ms", "prof", "rev", "hon", "gen", "col", "lt", "sgt", "st", "mt",
-    "vs", "e.g", "i.e", "cf", "nr", "approx", "ext", "tel", "fig",
+    "vs", "e.g", "i.e", "cf", "nr", "approx", "ext", "tel", "fig", "rs", "shri", "smt",
+    "डॉ", "डा", "श्री", "श्रीमती", "सुश्री", "कु", "पं", "प्रो", "मि", "स्व", "मो", "रु", "रू", "नं",
+    "सं", "क्र", "पृ",
+    "ए", "बी", "सी", "डी", "ई", "एफ", "एच", "जे", "एल", "एम", "एन", "आर", "एस", "टी", "यू", "वी",
+    "के", "ओ", "पी", "क्यू", "डब्ल्यू", "एक्स", "वाई", "वि", "पू",
 })  # fmt: skip
-"""Abbreviations that something always follows (lower case, without the last full stop)."""
+"""Abbreviations that something always follows (lower case, without the last full stop); in Hindi
+also initials, which are spelled as they sound (but not आई and जी, which are words too)."""
+_DOTTED_HINDI = re.compile(r"[\u0900-\u0963]{1,4}(\.[\u0900-\u0963]{1,4})+")
+"""Such as कि.मी and एम.ए: as a full stop ends no sentence in Hindi, it can only go on."""
 _MAYBE_LAST = frozenset({
     "a.m", "p.m", "u.s", "u.k", "u.n", "etc", "ph.d", "b.a", "m.a",
     "inc", "ltd", "co", "corp", "jr", "sr", "ave", "blvd", "rd", "dept",
@@ -50,15 +58,21 @@ class Splitter:
     def __init__(self) -> None:
         self._text = ""
         self._first = True
+        self._may_close = False
+        """Whether a sentence has just ended at a mark that is not waited behind: what closes with
+        it may still come."""
 
     def feed(self, text: str) -> list[Clause]:
         """Add text; return the clauses that now stand."""
         self._text += text
+        self._drop_closers()
         clauses = []
         while (cut := self._find_cut()) is not None:
             end, ends_sentence = cut
             clause, self._text = self._text[:end].strip(), self._text[end:]
-            if clause.strip(_CLOSERS + ".?!,;: \n"):
+            self._may_close = clause.endswith(tuple(_MARKS))
+            self._drop_closers()
+            if any(character.isalnum() for character in clause):  # else there is nothing to say
                 clauses.append(Clause(clause, ends_sentence))
                 self._first = False
         return clauses
@@ -68,6 +82,12 @@ class Splitter:
         clauses = self.feed("\n") if self._text.strip() else []
         self._text = ""
         return clauses
+
+    def _drop_closers(self) -> None:
+        """Let go of quotes and brackets that close behind a sentence which is spoken already."""
+        if self._may_close and self._text:
+            self._text = self._text.lstrip(_CLOSERS + _MARKS)
+            self._may_close = not self._text
 
     def _find_cut(self) -> tuple[int, bool] | None:
         """Where the text so far can be cut: (position, whether a sentence ends there)."""
@@ -109,7 +129,9 @@ class Splitter:
         if text[at] != "." or (at + 1 < len(text) and text[at + 1] in ".?!"):
             return True
         word = _word_before(text[:at])
-        if word in _NEVER_LAST or _is_initial(text[:at]) or _is_list_number(text[:at]):
+        if word in _NEVER_LAST or _DOTTED_HINDI.fullmatch(word):
+            return False
+        if _is_initial(text[:at]) or _is_list_number(text[:at]):
             return False
         if word in _MAYBE_LAST or word == "no":  # "No. 5" is a number, "No. I won't." is not
             rest = text[after:].lstrip(" ")

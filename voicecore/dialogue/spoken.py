@@ -66,6 +66,13 @@ class Spoken:
         if self._clauses:
             self._clauses[-1].end = position
 
+    def grow(self, text: str, position: int) -> None:
+        """More of the newest clause's text is known, its audio still to come; or of a first one."""
+        if not self._clauses or self._clauses[-1].is_whole:
+            self.begin(text, position)
+        else:
+            self._clauses[-1].text += text
+
     def complete(self) -> None:
         """All audio of the newest clause has come."""
         if self._clauses:

@@ -8,9 +8,17 @@ told goodbye; in English, and in Hindi where the language is ``hi``.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
+import unicodedata
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import trio
@@ -25,10 +33,7 @@ _HEARD_CHARACTERS = 500
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What to say when `pattern` is found; ``{heard}``, ``{count}`` and ``{time}`` are filled in.
-
-    A group of the pattern named ``number`` is how far to count.
-    """
+    """What to say when `pattern` is found, with ``{heard}``, ``{count}``, ``{time}`` filled in."""
 
     pattern: str
     answer: str
@@ -37,16 +42,20 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Phrasebook:
-    """One language: its rules, of which the first that fits counts, and its numbers from one."""
+    """One language: its rules, of which the first that fits counts, and its numbers from one.
+
+    `spellings` are other ways to write a number.
+    """
 
     rules: tuple[Rule, ...]
     numbers: tuple[str, ...]
     nothing_heard: str
-    time_format: str
+    tell_time: Callable[[datetime], str]
+    spellings: Mapping[str, str] = field(default_factory=dict)
 
 
-def _number(words: tuple[str, ...]) -> str:
-    return rf"(?P<number>\d{{1,3}}|{'|'.join(words)})"
+def _english_time(now: datetime) -> str:
+    return now.strftime("%I:%M %p").lstrip("0")
 
 
 _ENGLISH_NUMBERS = (
@@ -55,12 +64,10 @@ _ENGLISH_NUMBERS = (
     "twenty",
 )  # fmt: skip
 
-_HINDI_NUMBERS = ("एक", "दो", "तीन", "चार", "पाँच", "छह", "सात", "आठ", "नौ", "दस")
-
 ENGLISH = Phrasebook(
     rules=(
         Rule(r"\b(good ?bye|bye|hang up|end the call)\b", "Goodbye! It was nice to talk.", True),
-        Rule(rf"\bcount\b(.*?\b{_number(_ENGLISH_NUMBERS)}\b)?", "{count}."),
+        Rule(r"\bcount\b", "{count}."),
         Rule(r"\b(what time|time is it|the time)\b", "It is {time}."),
         Rule(
             r"\b(help|what can you do)\b",
@@ -72,25 +79,55 @@ ENGLISH = Phrasebook(
     ),
     numbers=_ENGLISH_NUMBERS,
     nothing_heard="I did not hear anything. Please say that again.",
-    time_format="%I:%M %p",
+    tell_time=_english_time,
 )
+
+_HINDI_NUMBERS = (
+    "एक", "दो", "तीन", "चार", "पाँच", "छह", "सात", "आठ", "नौ", "दस", "ग्यारह", "बारह", "तेरह",
+    "चौदह", "पंद्रह", "सोलह", "सत्रह", "अठारह", "उन्नीस", "बीस",
+)  # fmt: skip
+
+_WORD_ENDS = r"(?![^\s,.!?।])"
+"""What ``\\b`` does not see: for `re` a vowel sign is no part of a word."""
+
+_HINDI_HELLO = "नमस्ते|नमस्कार|हैलो|हेलो|हलो|hello|hi|namaste"
+
+
+def _hindi_time(now: datetime) -> str:
+    """In words, as a clock is read: "two past noon, five minutes"."""
+    hours = ((4, "रात"), (12, "सुबह"), (16, "दोपहर"), (20, "शाम"), (24, "रात"))
+    part = next(name for end, name in hours if now.hour < end)
+    hour = _HINDI_NUMBERS[(now.hour - 1) % 12]
+    if now.minute:
+        return f"{part} के {hour} बजकर {now.minute} मिनट हुए हैं"
+    return f"{part} का एक बजा है" if hour == "एक" else f"{part} के {hour} बजे हैं"
+
 
 HINDI = Phrasebook(
     rules=(
-        Rule(r"(अलविदा|फिर मिलेंगे|बाय|goodbye|bye)", "अलविदा! आपसे बात करके अच्छा लगा।", True),
-        Rule(rf"({_number(_HINDI_NUMBERS)} तक.*)?(गिनो|गिनती|गिनिए)", "{count}।"),
-        Rule(r"(समय|कितने बजे|टाइम)", "अभी {time} बजे हैं।"),
         Rule(
-            r"(मदद|सहायता)", "मैं आपकी बात दोहराता हूँ। गिनती या समय पूछिए। अलविदा कहकर कॉल समाप्त कीजिए।"
+            rf"अलविदा|फिर मिलेंगे|(?<!\S)बाय{_WORD_ENDS}|bye|फ़?ोन (रख|काट)|कॉल (रख|काट|बंद|समाप्त|ख़?त्म)",
+            "अलविदा! आपसे बात करके अच्छा लगा।",
+            True,
         ),
-        Rule(r"^(नमस्ते|नमस्कार|हैलो|हेलो)\W*$", "नमस्ते! मैं आपकी कैसे मदद कर सकता हूँ?"),
-        Rule(r"^(नमस्ते|नमस्कार|हैलो|हेलो)", "नमस्ते! आपने कहा: {heard}।"),
+        Rule(r"गिनो|गिनती|गिनिए|गिनिये|गिनकर", "{count}।"),
+        Rule(r"समय|कितने बजे|कितना बजा|क्या बजा|टाइम|time", "अभी {time}।"),
+        Rule(
+            r"मदद|सहायता|help",
+            "मैं आपकी बात दोहराता हूँ। गिनती या समय पूछिए। अलविदा कहकर कॉल समाप्त कीजिए।",
+        ),
+        Rule(rf"^({_HINDI_HELLO})\W*$", "नमस्ते! मैं आपकी कैसे मदद कर सकता हूँ?"),
+        Rule(rf"^({_HINDI_HELLO}){_WORD_ENDS}", "नमस्ते! आपने कहा: {heard}।"),
         Rule(r"", "आपने कहा: {heard}।"),
     ),
     numbers=_HINDI_NUMBERS,
     nothing_heard="मैंने कुछ नहीं सुना। कृपया फिर से कहिए।",
-    time_format="%I:%M",
-)
+    tell_time=_hindi_time,
+    spellings={
+        "पांच": "पाँच", "छः": "छह", "छ": "छह", "छे": "छह", "छै": "छह", "पन्द्रह": "पंद्रह",
+        "अट्ठारह": "अठारह",
+    },
+)  # fmt: skip
 
 
 def phrasebook(language: str) -> Phrasebook:
@@ -100,29 +137,31 @@ def phrasebook(language: str) -> Phrasebook:
 
 def answer(book: Phrasebook, heard: str, now: datetime) -> tuple[str, bool]:
     """Return what to say to `heard`, and whether the call ends with that."""
-    heard = heard.strip().rstrip(".!?।")[:_HEARD_CHARACTERS]
+    heard = unicodedata.normalize("NFC", heard).strip().rstrip(".!?।॥")[:_HEARD_CHARACTERS]
     if not heard:
         return book.nothing_heard, False
     for rule in book.rules:
-        found = re.search(rule.pattern, heard.lower())
-        if found:
-            number = found.groupdict().get("number")
+        if re.search(rule.pattern, heard.lower()):
             said = rule.answer.format(
-                heard=heard,
-                count=_counted(book.numbers, number),
-                time=now.strftime(book.time_format).lstrip("0"),
+                heard=heard, count=_counted(book, heard), time=book.tell_time(now)
             )
             return said, rule.ends_call
     raise AssertionError("the last rule of a phrasebook fits everything")
 
 
-def _counted(numbers: tuple[str, ...], upto: str | None) -> str:
-    """Return the numbers in words: up to the one asked for, to ten without one, at most to all."""
-    last = 10
-    if upto is not None:
-        last = numbers.index(upto) + 1 if upto in numbers else int(upto)
-    counted = ", ".join(numbers[: max(1, min(last, len(numbers)))])
+def _counted(book: Phrasebook, heard: str) -> str:
+    """Return the numbers in words: up to the last one that was said, to ten without, or all."""
+    said = [_value(book, word) for word in re.split(r"[\s,;:.!?।॥-]+", heard.lower())]
+    last = next((number for number in reversed(said) if number is not None), 10)
+    counted = ", ".join(book.numbers[: max(1, min(last, len(book.numbers)))])
     return counted[:1].upper() + counted[1:]
+
+
+def _value(book: Phrasebook, word: str) -> int | None:
+    if word.isdecimal():
+        return int(word[:4])
+    word = book.spellings.get(word, word)
+    return book.numbers.index(word) + 1 if word in book.numbers else None
 
 
 class BuiltinLLM:

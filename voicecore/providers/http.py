@@ -4,9 +4,8 @@
   all waiting together.  Only waiting counts: a reader who takes its time is not the vendor's fault.
 * One quick retry, after a connect error, a 5xx or a cut before the first byte; nothing else is
   repeated.  A 429 is `busy` at once: nobody on the phone waits for Retry-After.
-* Leaving closes the connection: with HTTP/1.1 that is what tells the server to stop.  HTTP/2 is not
-  used because httpcore 1.0 sends no RST_STREAM for a request that is cancelled: the vendor would
-  go on, and be paid for it.
+* Leaving closes the connection: with HTTP/1.1 that is what tells the server to stop.  What that
+  costs, and why spare connections and not HTTP/2 make up for it, is in `connections`.
 * No proxies from the environment, no redirects (a key must not travel), no compression.
 """
 
@@ -14,6 +13,7 @@ from __future__ import annotations
 
 import random
 import re
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -24,14 +24,11 @@ import msgspec
 import trio
 
 from ..errors import ProviderError
+from .connections import CONNECT_S as CONNECT_S
+from .connections import Connections, open_connections
 
-CONNECT_S = 3.0
 RETRY_JITTER_S = 0.1
 """At most, before the retry: callers who fail together shall not come back together."""
-
-CONNECTIONS, SPARES, SPARE_S = 400, 20, 60.0
-"""Connections at once; of these, how many are kept and how long.  A cancelled response costs its
-connection, so the next request finds a spare where several calls talk."""
 
 SPARE_WAIT_S = 0.05
 """For the end of an answer after its last useful byte; less than a new connection costs."""
@@ -140,12 +137,27 @@ class Body:
             await self._response.aclose()
 
 
+class Client(httpx.AsyncClient):
+    """A client of one server; `connections` is its pool."""
+
+    def __init__(self, connections: Connections, **options: Any) -> None:
+        super().__init__(transport=connections, **options)
+        self.connections = connections
+
+
 class Api:
     """One vendor's API: requests go in, bodies come out."""
 
-    def __init__(self, provider: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, provider: str, client: Client) -> None:
         self._provider = provider
         self._client = client
+
+    async def warm_up(self) -> None:
+        """Return when a connection stands that waits for a request, or after a failure to have one.
+
+        Costs nothing if one stands already.  Never raises for the vendor's failure.
+        """
+        await self._client.connections.warm_up()
 
     @asynccontextmanager
     async def post(self, path: str, deadlines: Deadlines, **content: Any) -> AsyncIterator[Body]:
@@ -192,7 +204,7 @@ class Api:
         code = ""
         with trio.move_on_after(ERROR_S):
             try:
-                code = _error_code(await body.read(ERROR_BYTES))
+                code = error_code(await body.read(ERROR_BYTES))
             except ProviderError:
                 pass
         detail = f"HTTP {status} {code}".rstrip()
@@ -222,7 +234,7 @@ def _errors(provider: str) -> Iterator[None]:
         raise ProviderError(provider, "garbage", type(error).__name__) from None
 
 
-def _error_code(body: bytes) -> str:
+def error_code(body: bytes) -> str:
     """Return the code in an error's JSON if it is a plain word; its message may quote keys.
 
     Vendors write ``{"error": {"code": …, "type": …}}``, ``{"detail": {"status": …}}`` or
@@ -232,7 +244,7 @@ def _error_code(body: bytes) -> str:
         answer = msgspec.json.decode(body)
         nested = answer.get("error", answer.get("detail", answer))
         found = answer if isinstance(nested, str) else nested
-        names = ("code", "type", "status", "err_code", "error_code")
+        names = ("code", "err_code", "error_code", "status", "type")
         code = next((str(found[name]) for name in names if found.get(name)), "")
     except (msgspec.DecodeError, RecursionError, UnicodeError, TypeError, AttributeError):
         return ""
@@ -246,19 +258,21 @@ def bearer(key: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def open_client(
-    base_url: str, headers: Mapping[str, str] | None = None
-) -> AsyncIterator[httpx.AsyncClient]:
-    """Open a pool of connections to one server; `headers` go with every request."""
-    async with httpx.AsyncClient(
-        base_url=base_url,
-        headers={"Accept-Encoding": "identity", **(headers or {})},
-        timeout=httpx.Timeout(None, connect=CONNECT_S, pool=CONNECT_S),
-        limits=httpx.Limits(
-            max_connections=CONNECTIONS,
-            max_keepalive_connections=SPARES,
-            keepalive_expiry=SPARE_S,
-        ),
-        trust_env=False,
-        follow_redirects=False,
-    ) as client:
+    base_url: str, headers: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Client]:
+    """Open a pool of connections to one server; `headers` go with every request.
+
+    `tls` says whose certificates are trusted; by default those of the public authorities.
+    """
+    async with (
+        open_connections(httpx.URL(base_url), tls) as connections,
+        Client(
+            connections,
+            base_url=base_url,
+            headers={"Accept-Encoding": "identity", **(headers or {})},
+            timeout=httpx.Timeout(None, connect=CONNECT_S, pool=CONNECT_S),
+            trust_env=False,
+            follow_redirects=False,
+        ) as client,
+    ):
         yield client

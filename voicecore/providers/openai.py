@@ -10,7 +10,6 @@ Source: the API reference of /v1/audio/transcriptions, /v1/chat/completions, /v1
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,10 +24,10 @@ from ..contracts import Delta, Message, Tool, Transcript
 from ..errors import ProviderError
 from ..settings import Settings
 from .access import base_url_of, key_of
-from .chat import BadReply, Reply, ReplyFailed, request_body
+from .chat import COMPATIBLE, OFFICIAL, Dialect, Reply, request_body
+from .deltas import Deltas
 from .http import Api, Body, Deadlines, bearer, open_client
 from .pcm import TYPES, NotPcm, PcmStream
-from .sse import SSEParser
 
 NAME = "openai"
 
@@ -96,74 +95,36 @@ class OpenAISTT:
         """Open one call's recognition."""
         yield OpenAITranscription(self._api, self._model, language)
 
-
-class _Deltas:
-    """A reply as it streams."""
-
-    def __init__(self, body: Body) -> None:
-        self._body = body
-        self._parser = SSEParser()
-        self._reply = Reply()
-        self._ready: deque[Delta] = deque()
-        self._failure: ProviderError | None = None
-
-    def __aiter__(self) -> _Deltas:
-        return self
-
-    async def __anext__(self) -> Delta:
-        while not self._ready:
-            if self._failure is not None:
-                raise self._failure
-            if self._reply.complete:
-                await self._body.spare()
-                raise StopAsyncIteration
-            await self._read()
-        return self._ready.popleft()
-
-    async def _read(self) -> None:
-        """Take the next bytes.  What came before a failure is spoken first."""
-        try:
-            try:
-                events = self._parser.feed(await anext(self._body))
-                ended = False
-            except StopAsyncIteration:
-                events, ended = self._parser.end(), True
-            for event in events:
-                self._ready += self._reply.feed(event)
-            if ended and not self._reply.complete:
-                self._failure = ProviderError(NAME, "cut", "the reply broke off")
-        except (ValueError, BadReply) as error:
-            self._failure = ProviderError(NAME, "garbage", str(error).partition("\n")[0][:120])
-        except ReplyFailed as error:
-            self._failure = ProviderError(NAME, "status", str(error))
+    async def warm_up(self, language: str) -> None:
+        """Connect before it is needed."""
+        await self._api.warm_up()
 
 
 class OpenAILLM:
-    """Streams chat completions.
+    """Streams chat completions."""
 
-    The bound on a reply's tokens goes by the name that the server knows: OpenAI's own takes
-    ``max_completion_tokens`` (its newer models refuse the old name), compatible servers take
-    ``max_tokens`` (many know no other).
-    """
-
-    def __init__(self, api: Api, model: str, limit_field: str) -> None:
+    def __init__(self, api: Api, model: str, dialect: Dialect) -> None:
         self._api = api
         self._model = model
-        self._limit_field = limit_field
+        self._dialect = dialect
 
     @asynccontextmanager
     async def reply(
         self, messages: Sequence[Message], tools: Sequence[Tool]
     ) -> AsyncIterator[AsyncIterable[Delta]]:
         """Stream the reply to `messages`."""
-        content = msgspec.json.encode(request_body(self._model, messages, tools, self._limit_field))
+        content = msgspec.json.encode(request_body(self._model, messages, tools, self._dialect))
         headers = {"Content-Type": "application/json"}
         async with self._api.post(
             "chat/completions", LLM_DEADLINES, content=content, headers=headers
         ) as body:
             if body.content_type not in ("text/event-stream", ""):
                 raise ProviderError(NAME, "garbage", "not an event stream")
-            yield _Deltas(body)
+            yield Deltas(NAME, body, Reply())
+
+    async def warm_up(self, language: str) -> None:
+        """Connect before it is needed."""
+        await self._api.warm_up()
 
 
 class _Speech:
@@ -238,6 +199,10 @@ class OpenAITTS:
                 raise ProviderError(NAME, "garbage", "not PCM")
             yield _Speech(body)
 
+    async def warm_up(self, language: str) -> None:
+        """Connect before it is needed."""
+        await self._api.warm_up()
+
 
 @dataclass(frozen=True, slots=True)
 class OpenAI:
@@ -256,11 +221,13 @@ async def opened(settings: Settings) -> AsyncIterator[OpenAI]:
         SettingsError: the key or the URL can be none.
     """
     key, url = key_of(settings, "openai"), base_url_of(settings, "openai")
-    limit_field = "max_completion_tokens" if url.host == "api.openai.com" else "max_tokens"
+    official = re.fullmatch(r"(.+\.)?api\.openai\.com", url.host) is not None
     async with open_client(str(url), bearer(key)) as client:
         api = Api(NAME, client)
         yield OpenAI(
             OpenAISTT(api, settings.stt_model or "gpt-4o-mini-transcribe"),
-            OpenAILLM(api, settings.llm_model or "gpt-4o-mini", limit_field),
+            OpenAILLM(
+                api, settings.llm_model or "gpt-4o-mini", OFFICIAL if official else COMPATIBLE
+            ),
             OpenAITTS(api, settings.tts_model or "gpt-4o-mini-tts"),
         )

@@ -1,82 +1,104 @@
-"""The one table that maps the names in the settings to vendors, and opens those that are named.
+"""From the names in the settings to providers: what they are, what is wrong with them, and opened.
 
-A name is one of `VENDORS`, or ``module:attribute``: a factory of one's own that takes the
-`Settings` and returns a provider, or an async context manager that gives one.  Vendors are imported
-when they are named: who uses one pays for no other.
+A name (`names`) is
+
+* one of `vendors.VENDORS`;
+* an entry point of the group `ENTRY_POINTS` in any installed package: a function
+  ``opened(settings)``, as a vendor's module has it;
+* ``module:attribute``: a factory of one's own that takes the `Settings` and returns a provider, or
+  an async context manager that gives one.
+
+Whoever it is, is imported when it is named: who uses one pays for no other.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, TypeVar
 
-from ..contracts import LLM, STT, TTS
-from ..errors import SettingsError
-from ..settings import Settings, variable_name
+from ..contracts import TTS, Delta, Message, SpeechToSpeech, Tool, Transcription
+from ..errors import ProviderError, SettingsError
+from ..settings import Settings, masked, variable_name
+from .cache import CachedTTS, SpeechCache, open_cache
+from .fallback import FallbackLLM, FallbackSTT, FallbackTTS
+from .names import Named, all_named, hears, named, settings_for, settings_of, too_many
+from .vendors import STAGES, VENDORS, Stage
 
-Stage = Literal["stt", "llm", "tts"]
-STAGES: tuple[Stage, ...] = ("stt", "llm", "tts")
+T = TypeVar("T")
+
+ENTRY_POINTS = "voicecore.providers"
+
+_BROKEN = (ImportError, AttributeError, LookupError, OSError, SyntaxError, TypeError, ValueError)
+"""What importing somebody's module may raise that is theirs, and no bug of ours."""
 
 
 @dataclass(frozen=True, slots=True)
-class Vendor:
-    """What is known of a vendor without importing it.
+class Opened:
+    """A provider that is open."""
 
-    Its module has ``opened(settings)``: a context manager that gives a value with the attributes
-    named in `models`, each of them a provider.
-    """
-
-    module: str
-    what: str
-    models: dict[Stage, str]
-    needs: tuple[str, ...] = ()
-    extra: str = ""
-    key: str = ""
-
-
-VENDORS = {
-    "pocketsphinx": Vendor(
-        "voicecore.providers.pocketsphinx",
-        "PocketSphinx, embedded: English",
-        {"stt": "en-us"},
-        needs=("pocketsphinx",),
-        extra="embedded",
-    ),
-    "builtin": Vendor(
-        "voicecore.providers.builtin", "a host who follows rules, no model", {"llm": "rules"}
-    ),
-    "espeak": Vendor(
-        "voicecore.providers.espeak",
-        "eSpeak NG, embedded",
-        {"tts": "espeak-ng"},
-        needs=("espeakng_loader",),
-        extra="embedded",
-    ),
-    "openai": Vendor(
-        "voicecore.providers.openai",
-        "OpenAI or a compatible server",
-        {"stt": "gpt-4o-mini-transcribe", "llm": "gpt-4o-mini", "tts": "gpt-4o-mini-tts"},
-        key="openai_api_key",
-    ),
-}
+    named: Named
+    provider: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Providers:
     """Who listens, thinks and speaks in the calls of one server."""
 
-    stt: STT
-    llm: LLM
-    tts: TTS
+    stt: FallbackSTT
+    llm: FallbackLLM
+    tts: FallbackTTS
+    cache: SpeechCache
+    """What the speakers have said before."""
+    model: SpeechToSpeech | None = None
+    """Who hears and speaks by itself, if that is what was named; then `stt` and `llm` have nobody
+    to ask."""
+
+    def totals(self) -> dict[tuple[str, ...], float]:
+        """Return what was counted since the start, for the metrics: by name and labels."""
+        said = self.cache.statistics()
+        counted: dict[tuple[str, ...], float] = {
+            ("cache_hits",): said.hits,
+            ("cache_misses",): said.misses,
+            ("cache_saved_seconds",): said.saved_s,
+            ("cache_bytes",): said.bytes,
+        }
+        for order in (self.stt.order, self.llm.order, self.tts.order):
+            for (provider, fault), times in order.failures.items():
+                key = ("provider_errors", provider, fault)
+                counted[key] = counted.get(key, 0) + times
+        return counted
+
+
+class Unasked:
+    """In the place of a recogniser and an LLM where a model hears and speaks by itself."""
+
+    def listen(self, language: str) -> AbstractAsyncContextManager[Transcription]:
+        """Do not listen."""
+        raise ProviderError("stt", "refused", "the model hears by itself")
+
+    def reply(
+        self, messages: Sequence[Message], tools: Sequence[Tool]
+    ) -> AbstractAsyncContextManager[AsyncIterable[Delta]]:
+        """Do not reply."""
+        raise ProviderError("llm", "refused", "the model speaks by itself")
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderInfo:
-    """What ``--check`` prints of one stage.
+    """What ``--check`` prints of one provider of a stage; `place` is 0 for the first.
 
     `key` says whether the vendor's key is there; ``None`` where none is needed.  `problem` is what
     keeps the stage from starting, in one line.
@@ -88,6 +110,7 @@ class ProviderInfo:
     model: str
     key: bool | None
     problem: str | None
+    place: int = 0
 
 
 @asynccontextmanager
@@ -98,90 +121,174 @@ async def open_providers(settings: Settings) -> AsyncIterator[Providers]:
     inside the context may come out in an exception group.
 
     Raises:
-        SettingsError: a line for each stage that cannot start.
+        SettingsError: a line for each name that cannot start.
     """
+
+    async def open_all(stack: AsyncExitStack) -> Providers:
+        cache = await stack.enter_async_context(open_cache(settings))
+        opened = await _opened(settings, stack)
+        members = {
+            stage: [(one.named.name, one.provider) for one in opened if one.named.stage == stage]
+            for stage in STAGES
+        }
+        speakers = [one.named for one in opened if one.named.stage == "tts"]
+
+        def cached(place: int, tts: TTS) -> TTS:
+            return CachedTTS(tts, cache, *_whose_voice(speakers[place], settings))
+
+        model = None
+        if hears(settings):
+            model = members["llm"][0][1]
+            members["stt"] = members["llm"] = [(members["llm"][0][0], Unasked())]
+        return Providers(
+            FallbackSTT(members["stt"]),
+            FallbackLLM(members["llm"]),
+            FallbackTTS(members["tts"], [one.voice for one in speakers], cached),
+            cache,
+            model,
+        )
+
+    async with _held(settings, open_all) as providers:
+        yield providers
+
+
+@asynccontextmanager
+async def open_each(
+    settings: Settings, leave_out: Container[str] = ()
+) -> AsyncIterator[list[Opened]]:
+    """Open the providers that the settings name, each for itself, stage by stage and in order.
+
+    Raises:
+        SettingsError: as `open_providers`.
+    """
+    async with _held(settings, partial(_opened, settings, leave_out=leave_out)) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _held(
+    settings: Settings, enter: Callable[[AsyncExitStack], Awaitable[T]]
+) -> AsyncIterator[T]:
+    """Give what `enter` makes, if nothing is wrong with the settings; close it on leaving."""
     problems = [info.problem for info in describe(settings) if info.problem]
     if problems:
         raise SettingsError("\n".join(problems))
     refused: SettingsError | None = None
     async with AsyncExitStack() as stack:
         try:
-            providers = await _opened(settings, stack)
+            held = await enter(stack)
         except SettingsError as error:  # which a nursery in the stack would wrap
             refused = error
         else:
-            yield providers
+            yield held
     if refused is not None:
         raise refused
 
 
-async def _opened(settings: Settings, stack: AsyncExitStack) -> Providers:
-    vendors: dict[str, Any] = {}
-    opened: dict[Stage, Any] = {}
-    for stage in STAGES:
-        name = getattr(settings, stage)
-        if ":" in name:
-            opened[stage] = await _open_own(name, settings, stack)
+def _whose_voice(one: Named, settings: Settings) -> tuple[str, str]:
+    """Return what tells a speaker's renderings from another's: who it is, where, and its model."""
+    vendor = VENDORS.get(one.name)
+    if vendor is None:
+        return one.name, one.model
+    address = masked(getattr(settings, vendor.address, ""))
+    return f"{one.name} {address}".rstrip(), one.model or vendor.models[one.stage]
+
+
+async def _opened(
+    settings: Settings, stack: AsyncExitStack, leave_out: Container[str] = ()
+) -> list[Opened]:
+    vendors: dict[tuple[str, int], Any] = {}
+    opened: list[Opened] = []
+    for one in all_named(settings):
+        opening = one.name, one.opening
+        if one.name in leave_out:
             continue
-        if name not in vendors:
-            module = importlib.import_module(VENDORS[name].module)
-            vendors[name] = await stack.enter_async_context(module.opened(settings))
-        opened[stage] = getattr(vendors[name], stage)
-    return Providers(**opened)
+        if ":" in one.name:
+            made = _own_factory(one.name)(settings_of(settings, [one]))
+            if hasattr(made, "__aenter__"):
+                made = await stack.enter_async_context(made)
+            opened.append(Opened(one, made))
+            continue
+        if opening not in vendors:
+            context = _opener(one.name)(settings_for(settings, *opening))
+            vendors[opening] = await stack.enter_async_context(context)
+        if not hasattr(vendors[opening], one.stage):
+            raise SettingsError(
+                f"{variable_name(one.stage)}: got {one.name!r}; that has no {one.stage}"
+            )
+        opened.append(Opened(one, getattr(vendors[opening], one.stage)))
+    return opened
 
 
-async def trial(settings: Settings) -> list[str]:
-    """Return what only the engines know to be wrong with the settings, a line each.
+async def trial_of(one: Named, settings: Settings) -> list[str]:
+    """Return what only the vendor can tell to be wrong with the settings, a line each.
 
-    A vendor's module may have ``trial(settings)`` for that.  Takes as long as engines take to load.
+    Its module may have ``trial(settings)`` for that.  Takes as long as an engine takes to load.
     """
-    lines: list[str] = []
-    for name in dict.fromkeys(getattr(settings, stage) for stage in STAGES):
-        if name in VENDORS:
-            module = importlib.import_module(VENDORS[name].module)
-            if hasattr(module, "trial"):
-                lines += await module.trial(settings)
+    module = importlib.import_module(VENDORS[one.name].module)
+    if not hasattr(module, "trial"):
+        return []
+    lines: list[str] = await module.trial(settings_for(settings, one.name, one.opening))
     return lines
 
 
 def describe(settings: Settings) -> list[ProviderInfo]:
-    """Return what each stage is, and what keeps it from starting; opens nothing."""
-    return [_described(stage, settings) for stage in STAGES]
+    """Return what each provider is, and what keeps it from starting; opens nothing."""
+    return [
+        _described(one, place, settings)
+        for stage in STAGES
+        for place, one in enumerate(named(settings, stage))
+    ]
 
 
-def _described(stage: Stage, settings: Settings) -> ProviderInfo:
-    name = getattr(settings, stage)
-    model = getattr(settings, f"{stage}_model")
-    problem = _problem(stage, name, settings)
-    vendor = VENDORS.get(name)
+def _described(one: Named, place: int, settings: Settings) -> ProviderInfo:
+    problem = _problem(one, settings)
+    if problem is None and place == 0:
+        problem = too_many(one.stage, settings)
+    vendor = VENDORS.get(one.name)
     if vendor is None:
-        what = "a provider of your own" if ":" in name else "unknown"
-        return ProviderInfo(stage, name, what, model, None, problem)
+        return ProviderInfo(one.stage, one.name, _whose(one.name), one.model, None, problem, place)
     key = bool(_secret(settings, vendor.key)) if vendor.key else None
-    return ProviderInfo(
-        stage, name, vendor.what, model or vendor.models.get(stage, ""), key, problem
-    )
+    model = one.model or vendor.models.get(one.stage, "")
+    return ProviderInfo(one.stage, one.name, vendor.what, model, key, problem, place)
 
 
-def _problem(stage: Stage, name: str, settings: Settings) -> str | None:
-    """Return what is wrong with a stage's name, in one line that names the variable."""
-    variable = variable_name(stage)
+def _whose(name: str) -> str:
     if ":" in name:
-        try:
-            _own_factory(name)
-        except (ImportError, AttributeError, ValueError) as error:
-            return f"{variable}: got {name!r}; {error}"
-        return None
+        return "a provider of your own"
+    entry = _entry_point(name)
+    if entry is None:
+        return "unknown"
+    return "installed" if entry.dist is None else f"from {entry.dist.name} {entry.dist.version}"
+
+
+def _problem(one: Named, settings: Settings) -> str | None:
+    """Return what is wrong with a name, in one line that names the variable."""
+    variable, name = variable_name(one.stage), one.name
     vendor = VENDORS.get(name)
-    if vendor is None or stage not in vendor.models:
-        known = ", ".join(sorted(known for known in VENDORS if stage in VENDORS[known].models))
-        return f"{variable}: got {name!r}; takes {known}, or module:attribute"
+    if vendor is None and (":" in name or _entry_point(name)):
+        try:
+            _own_factory(name) if ":" in name else _opener(name)
+        except _BROKEN as error:
+            return f"{variable}: got {name!r}; {str(error).partition(chr(10))[0]}"
+        return None
+    if vendor is not None and vendor.hears and len(named(settings, one.stage)) > 1:
+        return f"{variable}: {name!r} stands alone: it has no fallback"
+    if vendor is None or one.stage not in vendor.models:
+        return f"{variable}: got {name!r}; takes {_takes(one.stage)}, or module:attribute"
     install = f"pip install 'voicecore[{vendor.extra}]'"
     if any(importlib.util.find_spec(needed) is None for needed in vendor.needs):
         return f"{variable}: {name!r} needs the {vendor.extra} engines: {install}"
-    if vendor.key and not _secret(settings, vendor.key) and not _elsewhere(settings, name):
+    if vendor.key and not _secret(settings, vendor.key) and not is_elsewhere(settings, name):
         return f"{variable}: {name!r} needs a key: set {variable_name(vendor.key)}"
     return None
+
+
+def _takes(stage: Stage) -> str:
+    """Return the names that a stage takes; what other packages' entry points offer, they know."""
+    known = {name for name, vendor in VENDORS.items() if stage in vendor.models}
+    known |= {entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+    return ", ".join(sorted(known))
 
 
 def _secret(settings: Settings, field: str) -> str:
@@ -189,9 +296,9 @@ def _secret(settings: Settings, field: str) -> str:
     return secret.get_secret_value() if secret is not None else ""
 
 
-def _elsewhere(settings: Settings, name: str) -> bool:
+def is_elsewhere(settings: Settings, name: str) -> bool:
     """Return whether a compatible server is named instead; most of these ask for no key."""
-    field = f"{name}_base_url"
+    field = VENDORS[name].address
     return bool(getattr(settings, field) != Settings.model_fields[field].default)
 
 
@@ -200,8 +307,14 @@ def _own_factory(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-async def _open_own(name: str, settings: Settings, stack: AsyncExitStack) -> Any:
-    made = _own_factory(name)(settings)
-    if hasattr(made, "__aenter__"):
-        return await stack.enter_async_context(made)
-    return made
+def _entry_point(name: str) -> importlib.metadata.EntryPoint | None:
+    return next(iter(importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)), None)
+
+
+def _opener(name: str) -> Any:
+    """Return a vendor's ``opened``.  The package's own names cannot be taken by others."""
+    if name in VENDORS:
+        return importlib.import_module(VENDORS[name].module).opened
+    entry = _entry_point(name)
+    assert entry is not None, "checked before anything is opened"
+    return entry.load()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..settings import Settings
 from ..twilio import twiml
@@ -16,6 +16,7 @@ from .admission import Admission
 from .http import BadRequest, Request, Response
 from .ledger import Ledger
 from .limits import FORM_FIELDS
+from .metrics import CONTENT_TYPE, Metrics
 from .upgrade import check_host, websocket_key
 from .urls import public_base, websocket_url
 
@@ -41,6 +42,9 @@ class House:
     settings: Settings
     admission: Admission
     ledger: Ledger
+    metrics: Metrics = field(default_factory=Metrics)
+    warm_up: Callable[[], None] = lambda: None
+    """Called when a call will begin in a moment."""
 
 
 Answer = Response | Upgrade
@@ -67,6 +71,7 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
         "To": form.first("To"),
         "language": house.settings.language,
     }
+    house.warm_up()
     media, ended = websocket_url(base, "/media-stream"), f"{base}/voice-stream/ended"
     return Response(200, twiml.stream(media, ended, parameters), XML)
 
@@ -102,6 +107,11 @@ async def readyz(house: House, request: Request, body: bytes) -> Answer:
     return Response(503, b"full\n") if house.admission.full else Response(200, b"ready\n")
 
 
+async def metrics(house: House, request: Request, body: bytes) -> Answer:
+    """What was measured, for Prometheus."""
+    return Response(200, await house.metrics.text(), CONTENT_TYPE)
+
+
 ENDED_WELL = frozenset({"agent", "caller", "silence", "length"})
 """Endings after which there is nothing left to say."""
 
@@ -111,6 +121,7 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/media-stream": {"GET": media_stream},
     "/healthz": {"GET": healthz},
     "/readyz": {"GET": readyz},
+    "/metrics": {"GET": metrics},
 }
 
 

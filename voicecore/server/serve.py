@@ -22,6 +22,7 @@ import trio
 
 from ..call.call import Call, open_call
 from ..call.line import CLOSE_S
+from ..call.timeline import Observer
 from ..contracts import Line
 from ..settings import Settings
 from .admission import Admission, Admit
@@ -31,12 +32,39 @@ from .ledger import Ledger
 from .limits import RESERVED_FILES
 from .listening import file_limit, listen
 from .media import Converse, Ending, MediaStreams
+from .metrics import Metrics, Totals
 from .peer import linger
 from .routes import House, Upgrade, find_route
+from .workers import WorkerSeat
 
 Handler = Callable[[Call], Awaitable[None]]
+WarmUp = Callable[[], Awaitable[None]]
+
+WARMING = 16
+"""Warm-ups at once: with more calls than that in a moment, connections are warm anyway."""
 
 OVERLOADED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class WarmUps:
+    """Starts what makes providers ready, in a nursery of the server's."""
+
+    def __init__(self, warm_up: WarmUp | None, nursery: trio.Nursery) -> None:
+        self._warm_up = warm_up
+        self._nursery = nursery
+        self._running = 0
+
+    def start(self) -> None:
+        """A call will begin in a moment."""
+        if self._warm_up is not None and self._running < WARMING:
+            self._running += 1
+            self._nursery.start_soon(self._run, self._warm_up)
+
+    async def _run(self, warm_up: WarmUp) -> None:
+        try:
+            await contain("warm-up", warm_up)
+        finally:
+            self._running -= 1
 
 
 class Server:
@@ -135,24 +163,28 @@ async def serve(
     handler: Handler,
     settings: Settings,
     *,
-    ledger: Ledger | None = None,
-    share_port: bool = False,
+    seat: WorkerSeat | None = None,
+    warm_up: WarmUp | None = None,
+    totals: Totals = dict,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer calls with `handler` until drained or cancelled.
 
     `handler` gets each call once it has started, and the call ends when it returns.  An exception
-    in it ends its own call (1011) and no other.  `ledger` and `share_port` are for several workers
-    on one port.
+    in it ends its own call (1011) and no other.  `warm_up` runs at the webhook, a moment before its
+    call.  `totals` is asked for what the metrics should follow (`meters.TOTALS`).  A worker that
+    shares the port with others has a `seat`.
 
     Raises:
         CannotListen: the port is taken, or the host is not ours.
     """
+    metrics = Metrics(totals)
     await serve_lines(
-        partial(_converse, handler),
+        converse_with(handler, metrics.observe),
         settings,
-        ledger=ledger,
-        share_port=share_port,
+        seat=seat,
+        warm_up=warm_up,
+        metrics=metrics,
         task_status=task_status,
     )
 
@@ -161,29 +193,40 @@ async def serve_lines(
     converse: Converse,
     settings: Settings,
     *,
-    ledger: Ledger | None = None,
-    share_port: bool = False,
+    seat: WorkerSeat | None = None,
+    warm_up: WarmUp | None = None,
+    metrics: Metrics | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Do what `serve` does, with something that takes the bare line."""
-    listeners = await listen(settings.host, settings.port, share=share_port)
-    ledger = Ledger() if ledger is None else ledger
+    listeners = await listen(settings.host, settings.port, share=seat is not None)
+    ledger = Ledger() if seat is None else seat.ledger()
+    metrics = metrics or Metrics()
     # trio's clock starts anywhere; tokens must mean the same to all workers.
     since_epoch = datetime.now(tz=UTC).timestamp() - trio.current_time()
     admission = Admission(settings, ledger, lambda: trio.current_time() + since_epoch)
     streams = MediaStreams(converse, admission, ledger)
     addresses = [listener.socket.getsockname()[:2] for listener in listeners]
-    server = Server(House(settings, admission, ledger), streams, addresses)
-    task_status.started(server)
-    await server.run(listeners)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(metrics.run, name="metrics")
+        house = House(settings, admission, ledger, metrics, WarmUps(warm_up, nursery).start)
+        server = Server(house, streams, addresses)
+        task_status.started(server)
+        await server.run(listeners)
+        nursery.cancel_scope.cancel()
 
 
-async def _converse(handler: Handler, line: Line, admit: Admit) -> Ending:
-    async with open_call(line, admit=admit) as call:
-        await handler(call)
-        # A handler that returns has nothing more to say: the agent ended the call.
-        call.hang_up("agent")
-    return Ending(call.sid, call.ended_by or "agent", call.close_code)
+def converse_with(handler: Handler, observe: Observer | None = None) -> Converse:
+    """Return what `serve_lines` takes: open a call on each line, and let `handler` talk."""
+
+    async def converse(line: Line, admit: Admit) -> Ending:
+        async with open_call(line, admit, observe) as call:
+            await handler(call)
+            # A handler that returns has nothing more to say: the agent ended the call.
+            call.hang_up("agent")
+        return Ending(call.sid, call.ended_by or "agent", call.close_code)
+
+    return converse
 
 
 async def _turn_away(transport: trio.abc.Stream) -> None:

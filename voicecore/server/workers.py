@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import trio
 
@@ -21,6 +22,9 @@ from .ledger import Ledger, ledger_bytes
 from .listening import listen
 
 log = logging.getLogger("voicecore.server")
+
+METERS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+"""Where prometheus_client lets workers see each other's figures; set before they load it."""
 
 RESTART_S = 1.0
 """The least time from a worker's start to its successor's."""
@@ -74,7 +78,8 @@ class Supervisor:
         chosen = listeners[0].socket.getsockname()[1]
         for listener in listeners:
             listener.socket.close()
-        with tempfile.TemporaryFile() as ledger:
+        with tempfile.TemporaryFile() as ledger, tempfile.TemporaryDirectory() as meters:
+            os.environ[METERS_DIRECTORY] = meters
             ledger.truncate(ledger_bytes(self._workers))
             reading, writing = os.pipe()
             try:
@@ -103,8 +108,11 @@ class Supervisor:
                 pass_fds=(seat.ledger_fd, seat.lifeline_fd),
                 start_new_session=True,
             )
+            if self._leaving.is_set():
+                process.terminate()  # the signal came while it started, and went by it
             status = await process.wait()
             del self._running[seat.number]
+            _forget_gauges(process.pid)
             if self._leaving.is_set():
                 # Killed by the signal: it had not yet come to listen to signals.
                 if status not in (0, -signal.SIGTERM, -signal.SIGINT):
@@ -134,6 +142,12 @@ class Supervisor:
     def _signal(self, number: int) -> None:
         for process in self._running.values():
             process.send_signal(number)
+
+
+def _forget_gauges(pid: int) -> None:
+    """A dead worker's calls are up no more."""
+    for path in Path(os.environ[METERS_DIRECTORY]).glob(f"gauge_live*_{pid}.db"):
+        path.unlink(missing_ok=True)
 
 
 def supervise(host: str, port: int, workers: int, arguments: Sequence[str]) -> int:

@@ -12,10 +12,12 @@ understands is what really reached it, and what a caller heard is what was reall
 """
 
 from .caller import ScriptedCaller, Transcript
+from .model import FakeModel
 from .providers import FakeLLM, FakeSTT, FakeTTS, LoudnessVAD, Request, fake_agent
 
 __all__ = [
     "FakeLLM",
+    "FakeModel",
     "FakeSTT",
     "FakeTTS",
     "LoudnessVAD",

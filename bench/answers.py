@@ -1,0 +1,160 @@
+"""From gaps at the caller and log lines of the server to answers: where each millisecond went.
+
+    answers = matched(result, program.lines)
+
+A turn of a caller that was answered is one `Answer`.  Its stages are the server's own figures
+(``turn done``); its gap was measured at the caller.  What no stage accounts for is the cost of the
+server, the adapters, the sockets, and of the vendors' timers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from delays import Delays
+
+from voicecore.dialogue.turns import TurnRules
+
+RULES = TurnRules()
+SAME_MS = 100
+"""The caller's gap and the server's are of one turn if they differ by less."""
+
+STAGES = ("pause", "stt", "llm", "clause", "tts", "gate", "rest")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a turn is made.  `speculation` is the setting; `is_cached`: the voice has said it."""
+
+    delays: Delays
+    is_live: bool
+    speculation: str
+    is_cached: bool = False
+
+    def due_ms(self, lost: int = 0) -> float:
+        """Return the gap that end silence, pause and vendors' delays make by themselves.
+
+        `lost` is how many speculations the caller's own pauses have cost before: each makes the
+        next one wait longer.
+        """
+        delays = self.delays
+        words = (delays.live_ms if self.is_live else delays.stt_ms) + delays.clause_ms
+        speech = 0 if self.is_cached else delays.tts_ms
+        if self.speculation == "off":
+            return RULES.end_silence_ms + words + speech
+        pause = pause_ms(lost)
+        if self.speculation == "llm":
+            return max(RULES.end_silence_ms, pause + words) + speech
+        return max(RULES.end_silence_ms, pause + words + speech)
+
+
+def pause_ms(lost: int) -> int:
+    """Return the silence after which a turn is begun, so many speculations of it being lost."""
+    return min(RULES.pause_ms + lost * RULES.pause_growth_ms, RULES.end_silence_ms - 20)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answered turn.  Milliseconds."""
+
+    gap: float
+    due: float
+    lost: int
+    pause: float
+    """From the last speech to the beginning of the turn."""
+    stt: float
+    llm: float
+    clause: float
+    tts: float
+    gate: float
+    """From the first audio until the turn was certain: the pipeline was hidden."""
+    rest: float
+
+    @property
+    def excess(self) -> float:
+        """How much the gap is above what it has to be."""
+        return self.gap - self.due
+
+
+def matched(
+    result: Mapping[str, Any], lines: Iterable[Mapping[str, Any]], way: Way
+) -> list[Answer]:
+    """Return the answers of which caller and server know; the server's last ones are unfinished."""
+    done = _turns_done(lines)
+    answers = []
+    for gap, (number, nth) in zip(result["gaps"], result["gap_turns"], strict=True):
+        turn = done.get((f"CA{number:032x}", nth))
+        if turn is not None and abs(turn["gap"] * 1000 - gap) < SAME_MS:
+            answers.append(_answer(gap, turn, way))
+    return answers
+
+
+def _turns_done(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], Mapping[str, Any]]:
+    """Return the lines that say what became of each utterance of each call, from 1 on."""
+    utterances: dict[str, int] = defaultdict(int)
+    done = {}
+    for line in lines:
+        if line["message"] == "processing":
+            utterances[line["call"]] += 1
+        elif line["message"] == "turn done":
+            done[line["call"], utterances[line["call"]]] = line
+    return done
+
+
+def _answer(gap: float, turn: Mapping[str, Any], way: Way) -> Answer:
+    lost = max(0, turn["speculations"] - 1)
+    stages = {name: turn.get(name, 0) * 1000 for name in ("stt", "llm", "clause", "tts")}
+    end = turn["endpoint"] * 1000
+    pause = pause_ms(lost) if turn["speculated"] else end
+    ready = pause + sum(stages.values())
+    gate = max(0.0, end - ready)
+    rest = gap - ready - gate
+    return Answer(gap, way.due_ms(lost), lost, pause, **stages, gate=gate, rest=rest)
+
+
+def shares(answers: Iterable[Answer]) -> dict[str, float]:
+    """Return the mean of each stage: together they are the mean gap."""
+    rows = [asdict(answer) for answer in answers]
+    return {stage: sum(row[stage] for row in rows) / len(rows) for stage in STAGES}
+
+
+def speculations(lines: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many were kept, how many lost, and the tokens that were written for the lost."""
+    found = {"kept": 0, "lost": 0, "lost_tokens": 0}
+    for line in lines:
+        if line["message"] == "speculation lost":
+            found["lost"] += 1
+            found["lost_tokens"] += line["tokens"]
+        elif line["message"] == "turn done":
+            found["kept"] += line["speculated"]
+    return found
+
+
+UNSIGNED = "TWILIO_AUTH_TOKEN is not set"
+"""As it is said at start: these callers sign nothing."""
+
+
+def faults(lines: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what the server had to complain about."""
+    return [
+        line["message"]
+        for line in lines
+        if line["level"] != "info" and not line["message"].startswith(UNSIGNED)
+    ]
+
+
+def outlived(way: Way, vendors: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many requests outlived their turn.
+
+    Those that are open when all calls have ended; and the replies that the LLM has written to their
+    end, as far as they are more than the turns that ended: a lost speculation's was to be stopped.
+    That says something only if the LLM is too slow to be through within a caller's pause.
+    """
+    still_open = sum(vendors["open"].values())
+    if way.delays.llm_ms < RULES.end_silence_ms - RULES.pause_ms:
+        return still_open
+    ended = sum(line["message"] == "processing" for line in lines)
+    return still_open + max(0, vendors["ended"].get("llm", 0) - ended)

@@ -1,0 +1,130 @@
+"""Whole calls with a model that hears and speaks: the same nursery, player and history."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from voicecore.call.agent import Agent
+from voicecore.contracts import Message
+from voicecore.testing import FakeModel, ScriptedCaller, fake_agent
+
+FRAME = 0.02
+TEN = "one two three four five six seven eight nine ten."
+
+
+def agent_of(model: FakeModel, greeting: str = "", **options: float) -> Agent:
+    return replace(fake_agent(greeting=greeting, **options), model=model)
+
+
+def long_answers(words: str) -> str:
+    return "Of course." if words.startswith("wait") else TEN
+
+
+async def test_a_call_from_greeting_to_goodbye(autojump_clock: MockClock) -> None:
+    model = FakeModel(answer=lambda words: "Goodbye then. <end_call>")
+    caller = ScriptedCaller().listens().says("that is all").listens()
+    transcript = await caller.call(agent_of(model, "Good day."))
+    assert transcript.heard == ["Good", "day.", "Goodbye", "then."]
+    assert transcript.history == (
+        Message("assistant", "Good day."),
+        Message("user", "that is all"),
+        Message("assistant", "Goodbye then."),
+    )
+    assert transcript.ended_by == "agent"
+    assert model.told == [("said", "Good day.")]
+
+
+@pytest.mark.parametrize(("seconds", "gap"), [(0.0, 0.3), (0.15, 0.3), (0.5, 0.6)])
+async def test_the_answer_is_begun_at_the_pause(
+    seconds: float, gap: float, autojump_clock: MockClock
+) -> None:
+    caller = ScriptedCaller().pauses(1).says("hello there").listens().hangs_up()
+    transcript = await caller.call(agent_of(FakeModel(seconds, question_s=1.0)))
+    assert transcript.gaps == [pytest.approx(gap, abs=1.5 * FRAME)]
+    assert transcript.history[0] == Message("user", "hello there")
+
+
+async def test_a_barge_in_tells_the_model_how_much_was_heard(autojump_clock: MockClock) -> None:
+    model = FakeModel(answer=long_answers)
+    caller = ScriptedCaller().says("count").pauses(2).says("wait please").listens().hangs_up()
+    transcript = await caller.call(agent_of(model))
+    *_, cut, second, last = transcript.history
+    assert cut.interrupted
+    assert transcript.heard == [*cut.text.split(), "Of", "course."]
+    assert (second.text, last.text) == ("wait please", "Of course.")
+    ((what, milliseconds),) = model.told
+    assert what == "heard"
+    assert isinstance(milliseconds, int)
+    assert milliseconds // 300 == len(cut.text.split())
+    assert not model.open_requests
+
+
+async def test_a_cough_lets_the_answer_go_on_from_where_it_was_cut(
+    autojump_clock: MockClock,
+) -> None:
+    model = FakeModel(answer=long_answers, question_s=0.3)
+    caller = ScriptedCaller().says("count").pauses(2).coughs(0.3).listens().hangs_up()
+    transcript = await caller.call(agent_of(model))
+    assert transcript.heard == TEN.split()
+    assert transcript.history[-1] == Message("assistant", TEN)
+
+
+async def test_a_lost_speculation_never_happened(autojump_clock: MockClock) -> None:
+    model = FakeModel()
+    caller = ScriptedCaller().says("book a table").pauses(0.16).says("for two").listens().hangs_up()
+    transcript = await caller.call(agent_of(model))
+    assert transcript.heard == ["You", "said", "book", "a", "table", "for", "two."]
+    assert model.told == [("forget", "book a table")]
+    assert [message.text for message in transcript.history if message.role == "user"] == [
+        "book a table for two"
+    ]
+
+
+@pytest.mark.parametrize("fault", ["error", "hang", "stall"])
+async def test_a_failure_ends_in_an_apology_and_the_next_turn_works(
+    fault: str, autojump_clock: MockClock
+) -> None:
+    model = FakeModel(faults=[fault])
+    host = agent_of(model)
+    await host.prepare()
+    caller = ScriptedCaller().says("hello").listens().pauses(7).says("again").listens().hangs_up()
+    transcript = await caller.call(host)
+    apology = host.persona.stock_words.apology
+    assert apology in " ".join(transcript.heard)
+    assert transcript.heard[-3:] == ["You", "said", "again."]
+    assert ("said", apology) in model.told
+
+
+async def test_words_that_never_become_known_do_not_hold_up_the_answer(
+    autojump_clock: MockClock,
+) -> None:
+    caller = ScriptedCaller().says("hello").listens().hangs_up()
+    transcript = await caller.call(agent_of(FakeModel(question_s=60)))
+    assert transcript.gaps == [pytest.approx(0.3, abs=1.5 * FRAME)]
+    assert [message.role for message in transcript.history] == ["user", "assistant"]
+
+
+async def test_a_filler_comes_before_a_late_answer(autojump_clock: MockClock) -> None:
+    host = agent_of(FakeModel(2.0), filler_s=0.6)
+    await host.prepare()
+    transcript = await ScriptedCaller().says("hello").listens().hangs_up().call(host)
+    filler = host.persona.stock_words.fillers[0]
+    assert " ".join(transcript.heard) == f"{filler} You said hello."
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_left_at_any_moment_nothing_stays_open(part: int) -> None:
+    async def call(frames: int) -> FakeModel:
+        model = FakeModel(0.05, answer=long_answers, question_s=0.2)
+        caller = ScriptedCaller().says("count", 0.3)
+        for _ in range(frames):
+            caller = caller.pauses(FRAME)
+        await caller.drops().call(agent_of(model, "Hi."))
+        return model
+
+    for frames in range(part, 60, 2):
+        assert not trio.run(call, frames, clock=MockClock(autojump_threshold=0)).open_requests

@@ -1,0 +1,205 @@
+"""Speech to speech by OpenAI's Realtime API: mu-law both ways, one session a call.
+
+Whose turn it is, is ours to decide: the caller's utterance is sent when it may be over, with its
+pre-roll and without the silence around it, and an answer is asked for.  What was not heard of an
+answer is taken out of the model's memory again.  A session that breaks is replaced by one that is
+told what was said so far.
+
+* `realtime_wire`: the messages.  `realtime_answer`: one answer.  `realtime_session`: one session.
+
+Names: ``VOICECORE_LLM=openai-realtime`` listens as well; the ready-made phrases are spoken by
+VOICECORE_TTS (``openai`` knows the same voices).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import trio
+
+from ..contracts import Message, Tool
+from ..errors import ProviderError
+from ..settings import Settings
+from . import realtime_wire as wire
+from .access import base_url_of, key_of, websocket_url
+from .http import bearer
+from .realtime_answer import NAME as NAME
+from .realtime_answer import Answer
+from .realtime_session import Session
+from .warm_sockets import WarmSockets
+from .websocket import Connect, Endpoint, Refusal, connect_tcp
+
+logger = logging.getLogger(__name__)
+
+MODEL = "gpt-realtime-1.5"
+VOICE = "marin"
+VOICES = frozenset(
+    "alloy ash ballad cedar coral echo marin sage shimmer verse".split()  # noqa: SIM905
+)
+"""A session with any other is refused; VOICECORE_TTS may know more, and have its own."""
+
+MESSAGE_BYTES = 16 << 20
+"""The longest message: the API names no bound, and its own client has none."""
+
+SESSION_S = 3.0
+"""How long a question may wait for a session that takes it."""
+
+ATTEMPTS = 2
+"""To get a session for one question, unless the vendor does not want us."""
+
+BACKOFF_S = (0.0, 0.25, 0.5, 1.0, 2.0)
+"""Before the second attempt, the third, and so on.  After the last nobody tries, until somebody
+asks for an answer."""
+
+JITTER_S = 0.1
+"""At most, in every wait but the first: calls that were cut together shall not come back together.
+"""
+
+
+class RealtimeDialogue:
+    """One call's conversation, as long as `run` runs; `opening` sets its sessions up."""
+
+    def __init__(self, opening: str, sockets: WarmSockets) -> None:
+        self._opening = opening
+        self._sockets = sockets
+        self._session: Session | None = None
+        self._failure: ProviderError | None = None
+        self._failures = self._failed_attempts = 0
+        """All of them; those in a row in which nothing was answered."""
+        self._wanted = trio.Event()
+        """Set by a question: it does not wait for the next attempt's time."""
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def __repr__(self) -> str:
+        return f"<RealtimeDialogue {self._session!r}>"
+
+    def feed(self, frame: bytes) -> None:
+        """Do nothing: an utterance is sent when it is there, without the silence around it."""
+
+    def said(self, text: str) -> None:
+        """Tell the model what the agent has said without it."""
+        if self._session is not None:
+            self._session.remember(Message("assistant", text))
+
+    @asynccontextmanager
+    async def answer(
+        self, utterance: bytes, messages: Sequence[Message] = ()
+    ) -> AsyncIterator[Answer]:
+        """Ask for an answer to `utterance`; see `contracts.Dialogue`."""
+        session = await self._ready_session()
+        answer = session.ask(utterance, messages)
+        try:
+            yield answer
+        finally:
+            answer.leave()
+
+    async def _ready_session(self) -> Session:
+        """Wait for a session, and for the answer before this one to be over."""
+        failures, self._failed_attempts = self._failures, 0
+        self._wanted.set()
+        with trio.move_on_after(SESSION_S):
+            while (session := self._session) is None or not session.is_settled:
+                failed, failure = self._failures - failures, self._failure
+                if failure is not None and failed >= _attempts(failure):
+                    raise failure
+                await self._changed.park()
+            return session
+        raise ProviderError(NAME, "timeout", f"no session within {SESSION_S:g} s")
+
+    async def run(self) -> None:
+        """Keep a session open until cancelled."""
+        while True:
+            self._failure = await self._converse()
+            self._failures += 1
+            self._failed_attempts += 1
+            self._changed.unpark_all()
+            logger.warning("session lost: %s", self._failure)
+            await self._wait_to_retry(self._failure)
+
+    async def _converse(self) -> ProviderError:
+        """Hold one session; return how it ended."""
+        try:
+            async with self._sockets.open() as socket:
+                self._session = session = Session(socket, self._opening, self._changed.unpark_all)
+                self._changed.unpark_all()
+                try:
+                    return await session.run()
+                finally:
+                    self._session = None
+                    if session.has_answered:
+                        self._failed_attempts = 0
+        except ProviderError as error:
+            return error
+
+    async def _wait_to_retry(self, error: ProviderError) -> None:
+        self._wanted = trio.Event()
+        delay = math.inf
+        if not isinstance(error, Refusal) and self._failed_attempts <= len(BACKOFF_S):
+            delay = BACKOFF_S[self._failed_attempts - 1]
+            delay += random.uniform(0, JITTER_S) if delay else 0
+        with trio.move_on_after(delay):
+            await self._wanted.wait()
+
+
+def _attempts(failure: ProviderError) -> int:
+    """How many such failures are a question's answer."""
+    return 1 if isinstance(failure, Refusal) else ATTEMPTS
+
+
+class RealtimeModel:
+    """Converses over sessions of its own."""
+
+    def __init__(self, sockets: WarmSockets, model: str) -> None:
+        self._sockets = sockets
+        self._model = model
+
+    @asynccontextmanager
+    async def converse(
+        self, prompt: str, tools: Sequence[Tool], voice: str, language: str
+    ) -> AsyncIterator[RealtimeDialogue]:
+        """Open one call's conversation; the session is made in the background."""
+        voice = voice if voice in VOICES else VOICE
+        opening = wire.session(self._model, prompt, tools, voice, language)
+        dialogue = RealtimeDialogue(opening, self._sockets)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dialogue.run, name=NAME)
+            yield dialogue
+            nursery.cancel_scope.cancel()
+
+    async def warm_up(self, language: str) -> None:
+        """Connect for a call that will begin in a moment."""
+        await self._sockets.warm_up()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIRealtime:
+    """What this vendor offers."""
+
+    llm: RealtimeModel
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings, connect: Connect = connect_tcp
+) -> AsyncIterator[OpenAIRealtime]:
+    """Make the model; nothing is connected before the first call.
+
+    Raises:
+        SettingsError: the key or the URL can be none.
+    """
+    model = settings.llm_model or MODEL
+    address = websocket_url(base_url_of(settings, "openai"), "/realtime")
+    url = str(httpx.URL(address).copy_merge_params({"model": model}))
+    headers = tuple(bearer(key_of(settings, "openai")).items())
+    endpoint = Endpoint(NAME, url, headers, message_bytes=MESSAGE_BYTES)
+    if settings.tts_voice and settings.tts_voice not in VOICES:
+        logger.warning("%s has no voice %r: it speaks as %s", NAME, settings.tts_voice, VOICE)
+    async with trio.open_nursery() as nursery:
+        yield OpenAIRealtime(RealtimeModel(WarmSockets(endpoint, nursery, connect), model))
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,247 @@
+"""One session of OpenAI's Realtime API: what waits to be sent, and which answer an event is for.
+
+Two tasks: one sends, one receives.  The one that receives never waits for anything but the server.
+A session ends when its connection does, when the server says what cannot be lived with, and when it
+does not stop an answer that it was told to stop: only one can be made at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import trio
+
+from ..contracts import Message
+from ..errors import ProviderError, ProviderFault, leaves
+from . import realtime_wire as wire
+from .realtime_answer import NAME, Answer
+from .websocket import Refusal, WebSocket
+
+logger = logging.getLogger(__name__)
+
+WAITING = 256
+"""Messages to be sent.  More than that, and the session is as good as gone."""
+
+ANSWERS = 16
+"""Of the newest, events are taken: the words of a question may come long after its answer."""
+
+TOLD = 60
+"""Messages of a conversation that a new session is told, the newest: half an hour of talk."""
+
+
+class Session:
+    """One session; `opening` is its first message.  `on_change` is told when an answer is over."""
+
+    def __init__(self, socket: WebSocket, opening: str, on_change: Callable[[], object]) -> None:
+        self.has_answered = False
+        self._socket = socket
+        self._on_change = on_change
+        self._post, self._mail = trio.open_memory_channel[str](WAITING)
+        self._answers: deque[Answer] = deque(maxlen=ANSWERS)
+        self._committing: deque[Answer] = deque()
+        """Answers whose questions are on their way, in order."""
+        self._asked = 0
+        self._is_told = self._is_lost = False
+        self._verdict: ProviderError | None = None
+        self._scope = trio.CancelScope()
+        self._say(opening)
+
+    def __repr__(self) -> str:
+        return f"<Session {self._asked} asked, is_settled={self.is_settled}>"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether an answer can be asked for: the one before it is over."""
+        return not self._answers or self._answers[-1].is_over
+
+    def remember(self, message: Message) -> None:
+        """Tell the model what was said without it.  A new session will be told it with the rest."""
+        if self._is_told:
+            self._say(wire.remember(message))
+
+    def ask(self, utterance: bytes, messages: Sequence[Message]) -> Answer:
+        """Ask for an answer; without an utterance, for the rest of the one before."""
+        if not self._is_told:
+            self._is_told = True
+            for message in messages[-TOLD:]:
+                self._say(wire.remember(message))
+        self._asked += 1
+        answer = Answer(self._asked, self._say)
+        self._answers.append(answer)
+        if utterance:
+            self._committing.append(answer)
+            for text in wire.say(utterance, self._asked):
+                self._say(text)
+        else:
+            answer.question_id = f"go_on_{self._asked}"
+            answer.understand("")
+            self._say(wire.go_on(answer.question_id))
+        self._say(wire.ask(self._asked))
+        return answer
+
+    async def run(self) -> ProviderError:
+        """Talk until it ends; return why."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._send, name="realtime send")
+                    while True:
+                        self._take(await self._socket.receive())
+        except* ProviderError as group:
+            errors = [error for error in leaves(group) if isinstance(error, ProviderError)]
+            self._verdict = self._verdict or errors[0]
+        finally:
+            self._lose(self._verdict or ProviderError(NAME, "cut", "the call is over"))
+        assert self._verdict is not None
+        return self._verdict
+
+    def _lose(self, error: ProviderError) -> None:
+        """With the session, what was being answered is lost, and what nobody has written down."""
+        self._is_lost = True
+        for answer in self._answers:
+            if not answer.is_over:
+                answer.fail(error)
+            answer.misunderstand(error)
+            answer.end()
+
+    def _say(self, message: str) -> None:
+        """Send a message; to a session that has ended, nothing need be said."""
+        if self._is_lost:
+            return
+        try:
+            self._post.send_nowait(message)
+        except trio.WouldBlock:
+            self._verdict = ProviderError(NAME, "timeout", f"{WAITING} messages are waiting")
+            self._scope.cancel()
+
+    async def _send(self) -> None:
+        while True:
+            with trio.move_on_at(self._settles_by()) as patience:
+                message = await self._mail.receive()
+            if not patience.cancelled_caught:
+                await self._socket.send(message)
+            elif trio.current_time() >= self._settles_by():
+                raise ProviderError(NAME, "timeout", "an answer would not stop")
+
+    def _settles_by(self) -> float:
+        """When an answer that was left must be over."""
+        times = (answer.settles_by for answer in self._answers if not answer.is_over)
+        return min(times, default=math.inf)
+
+    def _take(self, message: str | bytes) -> None:
+        """Take one message of the server's.
+
+        Raises:
+            ProviderError: it cannot be lived with.
+        """
+        try:
+            event = wire.read(message)
+            audio = event.audio if event.type == "response.output_audio.delta" else b""
+        except wire.Unreadable:
+            raise ProviderError(NAME, "garbage", "a message is not what it should be") from None
+        match event.type:
+            case "response.output_audio.delta":
+                if answer := self._answering(event):
+                    answer.add_audio(event.item_id, audio)
+            case "response.output_audio_transcript.delta":
+                if answer := self._answering(event):
+                    answer.add_words(event.delta)
+            case "response.output_audio_transcript.done":
+                if answer := self._answering(event):
+                    answer.add_whole_words(event.transcript or "")
+            case "response.output_item.added" | "response.output_item.done":
+                self._take_item(event)
+            case "response.created" | "response.done":
+                self._take_response(event)
+            case "error":
+                self._take_error(event.error or wire.Error())
+            case _:
+                self._take_question(event)
+
+    def _answering(self, event: wire.Event) -> Answer | None:
+        for answer in reversed(self._answers):
+            if answer.response_id and answer.response_id == event.response_id:
+                return answer
+        return None
+
+    def _take_item(self, event: wire.Event) -> None:
+        answer, item = self._answering(event), event.item
+        if answer is None or item is None:
+            return
+        answer.add_item(item)
+        if item.type == "function_call" and event.type == "response.output_item.done":
+            answer.add_call(item)
+
+    def _take_response(self, event: wire.Event) -> None:
+        response = event.response or wire.Response()
+        answer = self._named(response.number) or self._oldest_unanswered(response)
+        if answer is None or answer.is_over:
+            return
+        if not answer.response_id:
+            answer.begin(response.id or "")
+        if event.type == "response.done":
+            self.has_answered = self.has_answered or response.status == "completed"
+            answer.finish(response)
+            self._on_change()
+
+    def _named(self, number: str) -> Answer | None:
+        return next((answer for answer in self._answers if answer.number == number), None)
+
+    def _oldest_unanswered(self, response: wire.Response) -> Answer | None:
+        """For servers that do not give the metadata back: answers are made in order."""
+        for answer in self._answers:
+            if not answer.is_over and answer.response_id in ("", response.id):
+                return answer
+        return None
+
+    def _take_question(self, event: wire.Event) -> None:
+        if event.type == "input_audio_buffer.committed":
+            if self._committing:
+                self._committing.popleft().question_id = event.item_id
+            return
+        answer = next((a for a in self._answers if a.question_id == event.item_id), None)
+        if answer is None or not event.item_id:
+            return
+        if event.type.endswith("transcription.completed"):
+            answer.understand(event.transcript or "")
+        elif event.type.endswith("transcription.failed"):
+            answer.misunderstand(ProviderError(NAME, "status", "no transcription"))
+
+    def _take_error(self, error: wire.Error) -> None:
+        """Most errors are about a moment that has passed, and harmless.
+
+        Raises:
+            ProviderError: it means the end of the session.
+        """
+        detail = wire.plain(error.name)
+        logger.info("%s: error: %s", NAME, detail)
+        if error.event_id == wire.SETUP:
+            raise Refusal(NAME, "status", f"the session was refused {detail}".rstrip())
+        if error.code in wire.REFUSED or error.type in wire.REFUSED:
+            raise Refusal(NAME, "refused", detail)
+        if error.code == wire.UNKNOWN_MODEL:
+            raise Refusal(NAME, "status", detail)
+        if error.code in wire.EXPIRED:
+            raise ProviderError(NAME, "cut", detail)
+        self._refuse(error, "busy" if error.name in wire.BUSY else "status", detail)
+
+    def _refuse(self, error: wire.Error, fault: ProviderFault, detail: str) -> None:
+        """An answer will not be made, if the error is about one."""
+        what, _, number = (error.event_id or "").partition("_")
+        answer = self._named(number)
+        if not error.event_id and (fault == "busy" or error.code == wire.STILL_ANSWERING):
+            what, answer = "ask", self._oldest_unanswered(wire.Response())
+        if answer is None or what not in ("ask", "commit"):
+            return
+        answer.fail(ProviderError(NAME, fault, f"not answered: {detail}"))
+        if what == "commit":
+            if answer in self._committing:
+                self._committing.remove(answer)
+            answer.misunderstand(ProviderError(NAME, fault, f"not heard: {detail}"))
+            self._say(wire.clear())
+        else:
+            answer.end()
+            self._on_change()
