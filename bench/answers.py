@@ -20,7 +20,7 @@ from voicecore.dialogue.turns import TurnRules
 
 RULES = TurnRules()
 SAME_MS = 100
-"""The caller's gap and the server's are of one turn if they differ by less."""
+"""What the caller calls a gap and what the server does differ by less, if nothing was held up."""
 
 STAGES = ("pause", "stt", "llm", "clause", "tts", "gate", "rest")
 
@@ -61,6 +61,8 @@ class Answer:
     """One answered turn.  Milliseconds."""
 
     gap: float
+    server_gap: float
+    """What the server takes it for."""
     due: float
     lost: int
     pause: float
@@ -82,12 +84,12 @@ class Answer:
 def matched(
     result: Mapping[str, Any], lines: Iterable[Mapping[str, Any]], way: Way
 ) -> list[Answer]:
-    """Return the answers of which caller and server know; the server's last ones are unfinished."""
+    """Return the answers of which caller and server know: a call's last may be unfinished."""
     done = _turns_done(lines)
     answers = []
     for gap, (number, nth) in zip(result["gaps"], result["gap_turns"], strict=True):
         turn = done.get((f"CA{number:032x}", nth))
-        if turn is not None and abs(turn["gap"] * 1000 - gap) < SAME_MS:
+        if turn is not None:
             answers.append(_answer(gap, turn, way))
     return answers
 
@@ -112,7 +114,13 @@ def _answer(gap: float, turn: Mapping[str, Any], way: Way) -> Answer:
     ready = pause + sum(stages.values())
     gate = max(0.0, end - ready)
     rest = gap - ready - gate
-    return Answer(gap, way.due_ms(lost), lost, pause, **stages, gate=gate, rest=rest)
+    times = {"gap": gap, "server_gap": turn["gap"] * 1000, "due": way.due_ms(lost)}
+    return Answer(**times, lost=lost, pause=pause, **stages, gate=gate, rest=rest)
+
+
+def strays(answers: Iterable[Answer]) -> int:
+    """Return of how many gaps caller and server disagree."""
+    return sum(abs(answer.gap - answer.server_gap) >= SAME_MS for answer in answers)
 
 
 def shares(answers: Iterable[Answer]) -> dict[str, float]:

@@ -47,7 +47,7 @@ WORDS = ("yes", "tomorrow", "morning", "please", "good")
 
 WORD_FRAMES = 8
 LOUD_DBFS = -35
-INTERIM_S = 0.2
+INTERIM_S = 0.1
 
 VOICE_RATE = target.VOICE_RATE
 PIECE_S, PACE = 0.1, 5

@@ -102,17 +102,21 @@ def test_joins_what_caller_and_server_know_of_a_turn() -> None:
         line(0, "processing"),
         turn_done(0, 0.311, speculated=False),
     ]
-    # The second turn of call 1 is unfinished, and one gap is of nothing that the server knows.
-    result = {
-        "gaps": [346.0, 352.0, 350.0, 600.0],
-        "gap_turns": [(1, 1), (0, 1), (1, 2), (0, 2)],
-    }
+    # The second turn of call 1 is unfinished.
+    result = {"gaps": [346.0, 352.0, 350.0], "gap_turns": [(1, 1), (0, 1), (1, 2)]}
     found = answers.matched(result, log, answers.Way(QUICK, True, "full"))
     assert [answer.gap for answer in found] == [346, 352]
     assert [(answer.lost, answer.pause) for answer in found] == [(0, 100), (1, 140)]
     assert [round(answer.rest, 6) for answer in found] == [6, -28]
     assert answers.shares(found)["tts"] == pytest.approx(60)
     assert sum(answers.shares(found).values()) == pytest.approx((346 + 352) / 2)
+    assert answers.strays(found) == 0
+
+
+def test_tells_when_caller_and_server_disagree() -> None:
+    log = [line(0, "processing"), turn_done(0, 0.3)]
+    held_up = {"gaps": [405.0], "gap_turns": [(0, 1)]}
+    assert answers.strays(answers.matched(held_up, log, answers.Way(QUICK, True, "full"))) == 1
 
 
 def test_time_behind_the_gate_is_nobodys_cost() -> None:

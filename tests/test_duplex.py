@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
+from typing import Any
 
 import pytest
 import trio
@@ -10,13 +12,13 @@ from trio.testing import MockClock
 
 from voicecore.call.agent import Agent
 from voicecore.contracts import Message
-from voicecore.testing import FakeModel, ScriptedCaller, fake_agent
+from voicecore.testing import FakeModel, ScriptedCaller, audible, fake_agent
 
 FRAME = 0.02
 TEN = "one two three four five six seven eight nine ten."
 
 
-def agent_of(model: FakeModel, greeting: str = "", **options: float) -> Agent:
+def agent_of(model: FakeModel, greeting: str = "", **options: Any) -> Agent:
     return replace(fake_agent(greeting=greeting, **options), model=model)
 
 
@@ -128,3 +130,105 @@ def test_left_at_any_moment_nothing_stays_open(part: int) -> None:
 
     for frames in range(part, 60, 2):
         assert not trio.run(call, frames, clock=MockClock(autojump_threshold=0)).open_requests
+
+
+async def test_an_answer_that_was_cut_in_the_making_is_made_to_its_end(
+    autojump_clock: MockClock,
+) -> None:
+    model = FakeModel(answer=long_answers, question_s=0.2, speed=1.2)
+    caller = ScriptedCaller().says("count").pauses(1.6).coughs(0.3).listens().hangs_up()
+    transcript = await caller.call(agent_of(model))
+    once = [word for word, _ in groupby(transcript.heard)]  # the cut's text is an estimate
+    assert once == TEN.split()
+    assert len(model.requests) == 3
+    assert model.prompts[-1][0] == Message("user", "count")
+    assert transcript.history[-1].text == TEN
+    assert not transcript.history[-1].interrupted
+    (_, first), (forget, noise), (_, rest) = model.told
+    assert isinstance(first, int)
+    assert (forget, noise) == ("forget", "")
+    assert isinstance(rest, str)
+    assert rest in TEN
+
+
+async def test_what_was_heard_after_a_cough_is_told(autojump_clock: MockClock) -> None:
+    model = FakeModel(answer=long_answers, question_s=0.2)
+    caller = ScriptedCaller().says("count").pauses(1.6).coughs(0.3).pauses(1.5)
+    transcript = await caller.says("wait please").listens().hangs_up().call(agent_of(model))
+    (_, cut), _, (said, more) = model.told
+    assert isinstance(cut, int)
+    before = TEN.split()[: cut // 300]
+    assert said == "said"
+    assert [*before, *str(more).split()] == transcript.history[1].text.split()
+    assert transcript.history[1].interrupted
+
+
+async def test_a_noise_in_a_silence_is_not_answered(autojump_clock: MockClock) -> None:
+    model = FakeModel(0.3, answer=lambda words: f"You said {words}." if words else "Pardon?")
+    caller = ScriptedCaller().pauses(1).coughs(0.3).pauses(2).says("hello").listens().hangs_up()
+    transcript = await caller.call(agent_of(model))
+    assert transcript.heard == ["You", "said", "hello."]
+    assert model.told == [("forget", "")]
+    assert not model.open_requests
+
+
+async def test_a_noise_that_is_known_too_late_is_answered(autojump_clock: MockClock) -> None:
+    model = FakeModel(answer=lambda words: "Pardon? Say that again.", question_s=0.8)
+    caller = ScriptedCaller().pauses(1).coughs(0.3).listens().pauses(1).hangs_up()
+    transcript = await caller.call(agent_of(model))
+    assert transcript.heard == ["Pardon?", "Say", "that", "again."]
+    assert transcript.history == (Message("assistant", "Pardon? Say that again."),)
+    assert not model.told
+
+
+async def test_a_filler_is_no_part_of_the_answer(autojump_clock: MockClock) -> None:
+    model = FakeModel(1.5, answer=long_answers)
+    host = agent_of(model, filler_s=0.3)
+    await host.prepare()
+    caller = ScriptedCaller().says("count").pauses(3.2).says("wait please").listens().hangs_up()
+    transcript = await caller.call(host)
+    (_, milliseconds), *_ = model.told
+    counted = [word for word in transcript.heard if word in TEN.split()]
+    assert isinstance(milliseconds, int)
+    assert audible.words(b"".join(audible.say(TEN, 150))[: milliseconds * 8]) == counted
+
+
+@pytest.mark.parametrize("question_s", [2.5, 60])
+async def test_cut_while_its_words_are_not_known_a_question_is_not_asked_twice(
+    question_s: float, autojump_clock: MockClock
+) -> None:
+    model = FakeModel(answer=long_answers, question_s=question_s)
+    caller = ScriptedCaller().says("count").pauses(1.4).says("wait please").pauses(5).hangs_up()
+    transcript = await caller.call(agent_of(model))
+    assert [request.what for request in model.requests] == ["count", "wait please"]
+    assert [message.role for message in transcript.history] == ["user", "assistant"] * 2
+    assert transcript.history[0].text == "[not transcribed]"
+
+
+async def test_cut_before_anything_was_heard_a_question_is_asked_again(
+    autojump_clock: MockClock,
+) -> None:
+    model = FakeModel(1.0, question_s=1.0)
+    caller = ScriptedCaller().says("book a table").pauses(0.6).says("for two").listens().hangs_up()
+    transcript = await caller.call(agent_of(model))
+    assert transcript.heard == ["You", "said", "book", "a", "table", "for", "two."]
+    assert transcript.history[0] == Message("user", "book a table for two")
+    assert ("forget", "book a table") in model.told
+
+
+async def test_a_noise_that_is_known_before_the_answer_is_not_answered(
+    autojump_clock: MockClock,
+) -> None:
+    model = FakeModel(1.5, answer=lambda words: f"You said {words}.", question_s=0.6)
+    caller = ScriptedCaller().pauses(1).coughs(0.3).pauses(3).says("hello").listens().hangs_up()
+    transcript = await caller.call(agent_of(model))
+    assert transcript.heard == ["You", "said", "hello."]
+    assert ("forget", "") in model.told
+
+
+async def test_two_coughs_are_one(autojump_clock: MockClock) -> None:
+    model = FakeModel(answer=long_answers, question_s=1.0)
+    caller = ScriptedCaller().says("count").pauses(1.6).coughs(0.3).pauses(0.8).coughs(0.3)
+    transcript = await caller.listens().hangs_up().call(agent_of(model))
+    assert transcript.heard == TEN.split()
+    assert transcript.history[-1] == Message("assistant", TEN)

@@ -39,6 +39,9 @@ class LiveSTT(FakeSTT):
         known = self.heard[: max(0, len(self.heard) - self.lag_frames)]
         return " ".join(word for words in known for word in words)
 
+    async def standing(self, utterance: bytes) -> str:
+        await trio.sleep_forever()
+
     def hint(self) -> TurnHint | None:
         return self.script.get(self.silence) if any(self.heard) else None
 

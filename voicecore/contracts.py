@@ -89,6 +89,12 @@ class LiveTranscription(Transcription, Protocol):
     def partial(self) -> str:
         """The words of the present utterance as far as they are known; may still be revised."""
 
+    async def standing(self, utterance: bytes) -> str:
+        """Wait until words of `utterance` are known up to its end, and return them.
+
+        They may still be revised.  Asks nobody, and may wait for ever.
+        """
+
     def hint(self) -> TurnHint | None:
         """Return what the recogniser has newly concluded about the turn, each conclusion once."""
 

@@ -87,9 +87,9 @@ class StreamingV3(LiveRecogniser):
             self._turn(words, end_of_turn=False)
 
     def obey(self, kind: str) -> bool:
-        if kind == "ForceEndpoint" and not self.behaviour.deaf:
-            if self._pending() or self.behaviour.answers_silence:
-                self._end(0.05)
+        answers = bool(self._pending()) or self.behaviour.answers_silence
+        if kind == "ForceEndpoint" and answers and not self.behaviour.deaf:
+            self._end(0.8)  # as sure as it is of what happens to be said
         return kind in ("ForceEndpoint", "KeepAlive", "UpdateConfiguration")
 
     def finish(self) -> None:

@@ -138,11 +138,22 @@ class ClientEnd(Wrapped):
 
 
 class Bytewise(Wrapped):
-    """The server's end of a connection on which every byte comes alone."""
+    """The server's end of a connection on which every byte comes alone.
+
+    The upgrade and the first messages do; what follows comes in pieces of seven bytes.
+    """
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        super().__init__(stream)
+        self._alone = 3000
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        for at in range(len(data)):
-            await super().send_all(bytes(data[at : at + 1]))
+        at = 0
+        while at < len(data):
+            size = 1 if self._alone > 0 else 7
+            await super().send_all(bytes(data[at : at + size]))
+            self._alone -= size
+            at += size
 
 
 @asynccontextmanager

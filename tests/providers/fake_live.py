@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import trio
 from trio_websocket import WebSocketConnection, wrap_server_stream
+from wsproto.utilities import LocalProtocolError
 
 from .fake_deepgram import Behaviour, Bytewise, FakeDeepgram, FakeSession
 from .fake_deepgram_models import Recogniser, Spoken
@@ -52,7 +53,7 @@ class LiveRecogniser(Recogniser):
 
     async def _listen(self) -> None:
         if self.behaviour.close:
-            await trio.sleep(self.behaviour.latency_s)
+            await trio.sleep(2 * self.behaviour.latency_s)
             await self.socket.aclose(self.behaviour.close, "See Error message for details")
             return
         while True:
@@ -101,23 +102,26 @@ class LiveFake(FakeDeepgram):
     async def _upgrade(
         self, stream: trio.abc.Stream, behaviour: Behaviour, session: FakeSession
     ) -> None:
-        async with trio.open_nursery() as nursery:
-            transport = Bytewise(stream) if behaviour.bytewise else stream
-            request = await wrap_server_stream(nursery, transport)  # type: ignore[arg-type]
-            session.path = request.path
-            session.headers = {name.decode(): value.decode() for name, value in request.headers}
-            await trio.sleep(behaviour.wait_s)
-            if behaviour.status != 101:
-                await request.reject(
-                    behaviour.status, extra_headers=list(behaviour.headers), body=behaviour.body
-                )
-                await trio.sleep(1)
-            else:
-                if session.headers.get(self.header) != self.key:
-                    behaviour = self.bad_key
-                socket: WebSocketConnection = await request.accept()
-                await self.kind(socket, behaviour, session).run()
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                transport = Bytewise(stream) if behaviour.bytewise else stream
+                request = await wrap_server_stream(nursery, transport)  # type: ignore[arg-type]
+                session.path = request.path
+                session.headers = {name.decode(): value.decode() for name, value in request.headers}
+                await trio.sleep(behaviour.wait_s)
+                if behaviour.status != 101:
+                    await request.reject(
+                        behaviour.status, extra_headers=list(behaviour.headers), body=behaviour.body
+                    )
+                    await trio.sleep(1)
+                else:
+                    if session.headers.get(self.header) != self.key:
+                        behaviour = self.bad_key
+                    socket: WebSocketConnection = await request.accept()
+                    await self.kind(socket, behaviour, session).run()
+                nursery.cancel_scope.cancel()
+        except* LocalProtocolError:
+            pass  # the library answers pings while it closes, and may not
 
 
 @asynccontextmanager

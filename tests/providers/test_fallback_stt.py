@@ -85,6 +85,9 @@ class LiveSession:
     def partial(self) -> str:
         return " ".join(audible.words(self.fed))
 
+    async def standing(self, utterance: bytes) -> str:
+        await trio.sleep_forever()
+
     def hint(self) -> TurnHint | None:
         return self.hints.pop() if self.hints else None
 

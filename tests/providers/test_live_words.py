@@ -219,3 +219,24 @@ def test_the_clock_finds_every_byte_again(steps: list[tuple[str, int]]) -> None:
             assert found == expected
     for wild in (-1.0, 1e300, float("inf")):
         assert 0 <= clock.position(wild) <= position
+
+
+def test_words_stand_once_they_are_known_to_the_pause() -> None:
+    known, utterance = Understanding(), b"\x10" * 8000
+    known.note([PlacedWord("book", 1000, 3000)], 0, 6000, is_final=False)
+    assert known.standing(utterance, 8000, slack=1280) == []
+    known.note(
+        [PlacedWord("book", 1000, 3000), PlacedWord("it", 4000, 6000)], 0, 6720, is_final=False
+    )
+    assert [w.text for w in known.standing(utterance, 8000, slack=1280)] == ["book", "it"]
+    assert known.ask(utterance, 8000).start == 0
+
+
+def test_words_of_the_turn_before_do_not_stand_for_this_one() -> None:
+    known, first, second = Understanding(), b"\x10" * 8000, b"\x20" * 8000
+    known.note([PlacedWord("hello", 1000, 7000)], 0, 8000, is_final=True)
+    known.ask(first, 8000).answered = True
+    known.note([], 8000, 16000, is_final=False)
+    assert known.standing(second, 16000, slack=1280) == []
+    known.note([PlacedWord("table", 9000, 15000)], 8000, 16000, is_final=False)
+    assert [w.text for w in known.standing(second, 16000, slack=1280)] == ["table"]

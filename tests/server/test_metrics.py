@@ -132,9 +132,7 @@ async def test_nothing_is_warmed_up_for_a_call_that_is_turned_away() -> None:
 
     async with trio.open_nursery() as nursery:
         given = settings(twilio_auth_token="secret")
-        server = await nursery.start(
-            partial(serve, nobody, given, warm_up=warm_up)
-        )
+        server = await nursery.start(partial(serve, nobody, given, warm_up=warm_up))
         async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
             answer = await ask(stream, post("/voice-stream", f"CallSid={CALL_SID}".encode()))
             assert answer.status == 403

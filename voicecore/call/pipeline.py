@@ -26,6 +26,7 @@ from ..dialogue.turns import (
     TurnEnded,
     TurnEvent,
 )
+from .cascade import CascadeTurn
 from .duplex import SpokenTurn
 from .turn import Conversation, Outcome, Turn
 
@@ -189,7 +190,7 @@ class Pipeline:
         return turn
 
     def _new_turn(self, interrupted: Turn | None = None, lost: Turn | None = None) -> Turn:
-        kind = Turn if isinstance(self._talk.listener, Transcription) else SpokenTurn
+        kind = CascadeTurn if isinstance(self._talk.listener, Transcription) else SpokenTurn
         self._turn = kind(self._talk, f"t{next(self._names)}", interrupted, lost)
         return self._turn
 

@@ -75,6 +75,11 @@ class TurnTimeline:
         else:
             self.log.milestone(event, **fields)
 
+    def begin_again(self) -> None:
+        """What was begun for other words counts for nothing."""
+        self.first_token = self.first_clause = self.first_audio = self.usage = None
+        self._unsaid.clear()
+
     def commit(self) -> None:
         """The turn is real: say what was kept back."""
         self.committed = trio.current_time()

@@ -9,6 +9,7 @@ and what was heard is written down on the way out.
 from __future__ import annotations
 
 import enum
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,6 @@ from ..dialogue.history import History
 from ..errors import ProviderError, leaves
 from .agent import Agent
 from .playback import Player
-from .reply import FIRST_S, Reply
 from .speech import Speech
 from .timeline import CallLog, TurnTimeline
 from .voice import Voice
@@ -87,7 +87,7 @@ class AnyReply(Protocol):
         """Make an apology of it."""
 
 
-class Turn:
+class Turn(ABC):
     """One turn.  Run one of `answer`, `announce`, in a task; `scope.cancel()` ends it.
 
     `interrupted` is the turn that was cut for what the caller is saying now; `lost`, the last
@@ -134,11 +134,9 @@ class Turn:
         """The turn to resume if this one was cut for nothing: itself, or what it was cut for."""
         return self if self.reply.is_begun else self.interrupted
 
+    @abstractmethod
     def _new_reply(self) -> AnyReply:
-        speech = self._talk.player.new_speech(self.name)
-        reply = Reply(self._talk.agent, speech, self.timeline)
-        self._hold_speech(reply)
-        return reply
+        """Return an empty reply."""
 
     async def answer(self, utterance: bytes) -> None:
         """Understand `utterance`, reply, and wait until the reply was heard.
@@ -189,51 +187,13 @@ class Turn:
             text = fillers[len(self._talk.history.messages) // 2 % len(fillers)]
             await self.reply.voice.fill(text, agent.phrases.audio(text) or b"")
 
-    def _hold_speech(self, reply: Reply) -> None:
-        """Pay for TTS only when the turn is certain, if that is what the agent wants."""
-        if not self._talk.agent.limits.speculates_speech:
-            reply.may_speak = self.gate
-
     def _remember_caller(self) -> None:
         if self.words:
             self._talk.history.caller_said(self.words)
 
+    @abstractmethod
     async def _think(self) -> None:
-        self.words = await self._transcribe()
-        self.timeline.transcribed = trio.current_time()
-        if self.words and not self.is_committed:
-            self._talk.note_words(self.words)
-        # Before anybody plays the reply: it may become another.
-        is_taken_over = bool(self.words) and await self._take_over()
-        self._understood.set()
-        if self.words:
-            stt = self.timeline.breakdown().get("stt")
-            self.timeline.milestone("user said", text=self.words, stt=stt)
-            if is_taken_over:
-                await self.reply.produce()
-            else:
-                await self.reply.produce(self._talk.history.with_caller(self.words))
-
-    async def _take_over(self) -> bool:
-        """Take the reply of the lost speculation if nothing was said since: it was paid for."""
-        lost, self._lost = self._lost, None
-        if lost is None or lost.words != self.words:
-            return False
-        reply = lost.reply
-        if not isinstance(reply, Reply) or not reply.is_written:
-            return False
-        await lost.finished.wait()
-        reply.move_to(self.timeline)
-        self._hold_speech(reply)
-        self.reply = reply
-        return True
-
-    async def _transcribe(self) -> str:
-        with trio.move_on_after(FIRST_S):
-            assert isinstance(self._talk.listener, Transcription)
-            transcript = await self._talk.listener.transcript(self.utterance)
-            return clean(transcript.text)
-        raise ProviderError("stt", "timeout", f"nothing for {FIRST_S:.1f} s")
+        """Find out what the caller said, fill the reply, and set `_understood`."""
 
     async def _produce(self, production: Callable[[], Awaitable[None]]) -> None:
         """Fill the speech; when a provider fails, with an apology.  The one place that forgives."""

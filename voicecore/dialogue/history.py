@@ -10,6 +10,7 @@ Rules that hold here:
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,3 +86,13 @@ class History:
             kept = self._messages[-MAX_MESSAGES:]
             first = next((i for i, message in enumerate(kept) if message.role == "user"), 0)
             self._messages = kept[first:]
+
+
+def same_words(one: str, other: str) -> bool:
+    """Return whether two texts are the same words, whatever their case and punctuation."""
+    return _bare(one) == _bare(other)
+
+
+def _bare(text: str) -> list[str]:
+    kept = (" " if unicodedata.category(c)[0] in "PSZC" else c for c in text.casefold())
+    return "".join(kept).split()

@@ -304,6 +304,13 @@ class LiveFallbackTranscription(FallbackTranscription):
         live = self._sessions.live
         return "" if live is None else live.partial
 
+    async def standing(self, utterance: bytes) -> str:
+        """Wait until who answers at present knows words of `utterance` up to its end."""
+        live = self._sessions.live
+        if live is None:
+            await trio.sleep_forever()
+        return await live.standing(utterance)
+
     def hint(self) -> TurnHint | None:
         """Return what who answers at present has newly concluded."""
         live = self._sessions.live

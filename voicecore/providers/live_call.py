@@ -51,6 +51,10 @@ ATTEMPTS = 3
 
 MAX_CHARACTERS = 4000
 
+PAUSE = SAMPLE_RATE * 16 // 100
+"""How much of an utterance's end is silence when its words are asked for: 100 ms of pause, a
+frame's delay, and as much again as words are timed inexactly."""
+
 Open = Callable[[], AbstractAsyncContextManager[tuple[Dialect, WebSocket]]]
 """Connects, or takes a connection that is open."""
 
@@ -86,6 +90,16 @@ class LiveCall:
     def partial(self) -> str:
         """The words of the present utterance as far as they are known."""
         return joined(self._ear.words.present)[:MAX_CHARACTERS]
+
+    async def standing(self, utterance: bytes) -> str:
+        """Wait until words are known to where the last pause of `utterance` began."""
+        await trio.lowlevel.checkpoint()
+        while not (self._is_fed and utterance):
+            await self._ear.changed.park()
+        end = self._ear.held.end_of(utterance)
+        while not (words := self._ear.words.standing(utterance, end, PAUSE)):
+            await self._ear.changed.park()
+        return joined(words)[:MAX_CHARACTERS]
 
     def hint(self) -> TurnHint | None:
         """Return the next conclusion about the turn that was not returned yet."""
@@ -156,6 +170,8 @@ class LiveCall:
         if not session.has_asked(question):
             return False
         patience = min(session.rules.quiet_s, LITTLE_S if missing <= LITTLE else math.inf)
+        if session.rules.quiet_s < math.inf and session.heard_at < session.finalised_at:
+            return False
         return now >= session.finalised_at + patience
 
     def _next_look(self, question: Question) -> float:
@@ -171,8 +187,11 @@ class LiveCall:
     def _dead_at(self, question: Question) -> float:
         """When the session's silence means that it is dead."""
         session = self._session
-        if session is None or session.rules.quiet_s < math.inf:
+        if session is None:
             return math.inf
+        if session.rules.quiet_s < math.inf:
+            silent = session.has_asked(question) and session.heard_at < session.finalised_at
+            return session.finalised_at + session.rules.quiet_s if silent else math.inf
         return max(question.began, session.opened_at, session.heard_at) + SILENT_S
 
     async def run(self) -> None:

@@ -101,9 +101,19 @@ class Ear:
         self.held.append(utterance + SILENCE_FRAME[:1] * AFTERWARDS)
         return self.words.ask(utterance, self.held.end - AFTERWARDS + QUIET)
 
-    def begin(self) -> int:
-        """Return from where on a new session is to hear the line."""
+    def begin(self, speed: float) -> int:
+        """Return from where on a new session is to hear the line.
+
+        Where audio is taken hardly faster than it comes, what is late stays late: not much is.
+        """
         self.held.forget(self.oldest_needed())
+        if speed < math.inf:
+            start = self.held.end - 2 * ONSET
+            if self.question is not None:
+                start = self.question.ask.start
+            if self.words.interim_start is not None:
+                start = min(start, self.words.interim_start)
+            self.held.forget(start - ONSET)
         self.note_gap(self.held.start)
         question = self.question
         if question is not None and self.lacks(question.ask):
@@ -121,7 +131,7 @@ class Session:
     """One session.  `sent` is how far on the line it has got."""
 
     def __init__(self, ear: Ear, dialect: Dialect, socket: WebSocket) -> None:
-        self.sent = ear.begin()
+        self.sent = ear.begin(dialect.rules.speed)
         self.opened_at = self.heard_at = trio.current_time()
         self.has_heard_words = False
         self.finalised_at = math.inf
@@ -139,6 +149,7 @@ class Session:
         self._sent_at = self.opened_at
         self._verdict: ProviderError | None = None
         self._scope = trio.CancelScope()
+        self._pinged = trio.Event()
 
     @property
     def rules(self) -> Rules:
@@ -164,6 +175,8 @@ class Session:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._send, name="live send")
+                    if self._rules.quiet_s < math.inf:
+                        nursery.start_soon(self._ping, name="live ping")
                     await self._receive()
         except* ProviderError as group:
             errors = [error for error in leaves(group) if isinstance(error, ProviderError)]
@@ -264,12 +277,21 @@ class Session:
             return math.inf
         return question.began + self._rules.finalise_after_s
 
+    async def _ping(self) -> None:
+        """Ask a vendor who need not answer whether he is there, whenever he is asked for words."""
+        while True:
+            await self._pinged.wait()
+            self._pinged = trio.Event()
+            await self._socket.ping()
+            self.heard_at = trio.current_time()
+
     async def _finalise(self) -> None:
         self._asked = self._ear.question
         self._finalised_before, self._finalised = self._finalised, self.sent
         self.finalised_at = trio.current_time()
         for message in self._rules.finalise:
             await self._say(message)
+        self._pinged.set()
         self._ear.changed.unpark_all()
 
     async def _keep_alive(self) -> None:

@@ -107,6 +107,22 @@ class Understanding:
         self._last = Ask(utterance, start, end)
         return self._last
 
+    def standing(self, utterance: bytes, end: int, slack: int) -> list[PlacedWord]:
+        """Return the words of an utterance that ends at `end`, if they are known up to `slack`
+        before it; changes nothing."""
+        if self.reached < end - slack:
+            return []
+        start, floor, last = end - len(utterance), self.floor, self._last
+        if last is not None and _goes_on(last, utterance, end):
+            start = last.start
+        elif last is not None and last.answered:
+            floor = max(floor, last.end)
+        return [
+            word
+            for word in (*self._finals, *self._interim)
+            if word.middle >= floor and word.end > start - SLACK
+        ]
+
     def give_up(self, before: int) -> None:
         """Forget everything before a position: its audio will be sent again from there."""
         self._forget(before)

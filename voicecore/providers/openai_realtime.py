@@ -104,7 +104,7 @@ class RealtimeDialogue:
         failures, self._failed_attempts = self._failures, 0
         self._wanted.set()
         with trio.move_on_after(SESSION_S):
-            while (session := self._session) is None or not session.is_settled:
+            while (session := self._session) is None or not session.is_ready:
                 failed, failure = self._failures - failures, self._failure
                 if failure is not None and failed >= _attempts(failure):
                     raise failure

@@ -36,8 +36,8 @@ MAX_CALLS = 8
 class Answer:
     """One answer.  `number` is what it was asked for by; `say` sends a message to its session."""
 
-    def __init__(self, number: int, say: Callable[[str], None]) -> None:
-        self.number = str(number)
+    def __init__(self, number: str, say: Callable[[str], None]) -> None:
+        self.number = number
         self.question_id = ""
         """The conversation's item with what it answers, once known."""
         self.response_id = ""
@@ -121,6 +121,11 @@ class Answer:
         if self._is_left:
             self._say(wire.cancel(response_id))
 
+    def ask_to_go_on(self, item_id: str) -> None:
+        """What it answers is no question, but an item that says so, for this one time."""
+        self.question_id, self._words = item_id, ""
+        self._forgets_question = True
+
     def understand(self, words: str) -> None:
         """The caller's words are known."""
         self._words = words
@@ -199,9 +204,15 @@ class Answer:
 
     def _settle(self) -> None:
         """Let the model remember what the caller heard."""
-        if not self.is_over or self._heard_ms is None:
+        if not self.is_over:
             return
-        left_ms = self._heard_ms
+        if self._heard_ms is not None:
+            self._cut(self._heard_ms)
+        if self._forgets_question and self.question_id:
+            self._say(wire.forget(self.question_id))
+            self.question_id = ""
+
+    def _cut(self, left_ms: int) -> None:
         for item_id, size in self._made.items():
             made_ms = size * 1000 // SAMPLE_RATE
             if left_ms <= 0 or not made_ms:
@@ -210,6 +221,3 @@ class Answer:
                 self._say(wire.truncate(item_id, min(left_ms, made_ms)))
             left_ms -= made_ms
         self._made.clear()
-        if self._forgets_question and self.question_id:
-            self._say(wire.forget(self.question_id))
-            self.question_id = ""

@@ -41,7 +41,7 @@ class Session:
         self._on_change = on_change
         self._post, self._mail = trio.open_memory_channel[str](WAITING)
         self._answers: deque[Answer] = deque(maxlen=ANSWERS)
-        self._committing: deque[Answer] = deque()
+        self._committing: deque[Answer] = deque(maxlen=ANSWERS)
         """Answers whose questions are on their way, in order."""
         self._asked = 0
         self._is_told = self._is_lost = False
@@ -50,12 +50,12 @@ class Session:
         self._say(opening)
 
     def __repr__(self) -> str:
-        return f"<Session {self._asked} asked, is_settled={self.is_settled}>"
+        return f"<Session {self._asked} asked, is_ready={self.is_ready}>"
 
     @property
-    def is_settled(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether an answer can be asked for: the one before it is over."""
-        return not self._answers or self._answers[-1].is_over
+        return self._unfinished is None and self._verdict is None
 
     def remember(self, message: Message) -> None:
         """Tell the model what was said without it.  A new session will be told it with the rest."""
@@ -69,17 +69,16 @@ class Session:
             for message in messages[-TOLD:]:
                 self._say(wire.remember(message))
         self._asked += 1
-        answer = Answer(self._asked, self._say)
+        answer = Answer(str(self._asked), self._say)
         self._answers.append(answer)
         if utterance:
             self._committing.append(answer)
-            for text in wire.say(utterance, self._asked):
+            for text in wire.say(utterance, answer.number):
                 self._say(text)
         else:
-            answer.question_id = f"go_on_{self._asked}"
-            answer.understand("")
+            answer.ask_to_go_on(f"go_on_{answer.number}")
             self._say(wire.go_on(answer.question_id))
-        self._say(wire.ask(self._asked))
+        self._say(wire.ask(answer.number))
         return answer
 
     async def run(self) -> ProviderError:
@@ -161,11 +160,15 @@ class Session:
             case _:
                 self._take_question(event)
 
+    @property
+    def _unfinished(self) -> Answer | None:
+        """The answer that is asked for, or being made; there is one at most."""
+        return self._answers[-1] if self._answers and not self._answers[-1].is_over else None
+
     def _answering(self, event: wire.Event) -> Answer | None:
-        for answer in reversed(self._answers):
-            if answer.response_id and answer.response_id == event.response_id:
-                return answer
-        return None
+        """The answer that an event adds to; what comes late for another is no use to anybody."""
+        answer = self._unfinished
+        return answer if answer is not None and answer.response_id == event.response_id else None
 
     def _take_item(self, event: wire.Event) -> None:
         answer, item = self._answering(event), event.item
@@ -176,9 +179,8 @@ class Session:
             answer.add_call(item)
 
     def _take_response(self, event: wire.Event) -> None:
-        response = event.response or wire.Response()
-        answer = self._named(response.number) or self._oldest_unanswered(response)
-        if answer is None or answer.is_over:
+        answer, response = self._unfinished, event.response or wire.Response()
+        if answer is None or answer.response_id not in ("", response.id):
             return
         if not answer.response_id:
             answer.begin(response.id or "")
@@ -186,16 +188,6 @@ class Session:
             self.has_answered = self.has_answered or response.status == "completed"
             answer.finish(response)
             self._on_change()
-
-    def _named(self, number: str) -> Answer | None:
-        return next((answer for answer in self._answers if answer.number == number), None)
-
-    def _oldest_unanswered(self, response: wire.Response) -> Answer | None:
-        """For servers that do not give the metadata back: answers are made in order."""
-        for answer in self._answers:
-            if not answer.is_over and answer.response_id in ("", response.id):
-                return answer
-        return None
 
     def _take_question(self, event: wire.Event) -> None:
         if event.type == "input_audio_buffer.committed":
@@ -230,14 +222,11 @@ class Session:
 
     def _refuse(self, error: wire.Error, fault: ProviderFault, detail: str) -> None:
         """An answer will not be made, if the error is about one."""
-        what, _, number = (error.event_id or "").partition("_")
-        answer = self._named(number)
-        if not error.event_id and (fault == "busy" or error.code == wire.STILL_ANSWERING):
-            what, answer = "ask", self._oldest_unanswered(wire.Response())
-        if answer is None or what not in ("ask", "commit"):
+        answer = self._unfinished
+        if answer is None or not _is_about(error, answer):
             return
         answer.fail(ProviderError(NAME, fault, f"not answered: {detail}"))
-        if what == "commit":
+        if error.event_id == wire.commit_id(answer.number):  # it is asked for all the same
             if answer in self._committing:
                 self._committing.remove(answer)
             answer.misunderstand(ProviderError(NAME, fault, f"not heard: {detail}"))
@@ -245,3 +234,11 @@ class Session:
         else:
             answer.end()
             self._on_change()
+
+
+def _is_about(error: wire.Error, answer: Answer) -> bool:
+    """Whether an error is about asking for an answer."""
+    if error.event_id:
+        return error.event_id in (wire.commit_id(answer.number), wire.ask_id(answer.number))
+    known = error.name in wire.BUSY or error.code == wire.STILL_ANSWERING
+    return known and not answer.response_id

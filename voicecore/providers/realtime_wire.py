@@ -3,8 +3,8 @@
 The general API: no beta header, nested audio formats, ``output_audio`` events.  Turns are ours, so
 ``turn_detection`` is null and every answer is asked for: append, commit, create.
 
-What is asked for has a number, which is in the `event_id` of the messages that ask for it and in
-the metadata of the response: errors and responses tell what they belong to, whatever came between.
+What is asked for has a number, which is in the `event_id` of the messages that ask for it: errors
+tell what they are about.
 
 Source: the API reference of the Realtime API, and its Python SDK's types.
 """
@@ -71,7 +71,17 @@ def session(model: str, prompt: str, tools: Sequence[Tool], voice: str, language
     )
 
 
-def say(utterance: bytes, number: int) -> list[str]:
+def commit_id(number: str) -> str:
+    """The `event_id` of what says a question."""
+    return f"commit_{number}"
+
+
+def ask_id(number: str) -> str:
+    """The `event_id` of what asks for an answer."""
+    return f"ask_{number}"
+
+
+def say(utterance: bytes, number: str) -> list[str]:
     """Say `utterance` to the model; it becomes one item of the conversation."""
     utterance = utterance.ljust(LEAST_BYTES, b"\xff")
     pieces = (utterance[at : at + APPEND_BYTES] for at in range(0, len(utterance), APPEND_BYTES))
@@ -79,14 +89,12 @@ def say(utterance: bytes, number: int) -> list[str]:
         _message("input_audio_buffer.append", audio=base64.b64encode(piece).decode())
         for piece in pieces
     ]
-    return [*appends, _message("input_audio_buffer.commit", event_id=f"commit_{number}")]
+    return [*appends, _message("input_audio_buffer.commit", event_id=commit_id(number))]
 
 
-def ask(number: int) -> str:
+def ask(number: str) -> str:
     """Ask for an answer."""
-    return _message(
-        "response.create", event_id=f"ask_{number}", response={"metadata": {"answer": str(number)}}
-    )
+    return _message("response.create", event_id=ask_id(number))
 
 
 def clear() -> str:
@@ -203,13 +211,7 @@ class Response(msgspec.Struct):
     id: str | None = None
     status: str | None = None
     status_details: _StatusDetails | None = None
-    metadata: dict[str, Any] | None = None
     usage: _Usage | None = None
-
-    @property
-    def number(self) -> str:
-        """The number that it was asked for by, empty if it is not told."""
-        return str((self.metadata or {}).get("answer", ""))
 
     @property
     def error(self) -> Error:

@@ -83,7 +83,8 @@ class Saaras:
         self._until_s = 0.0
         self._final = -1
         """How far utterances are final, and the last that is."""
-        self._partials: dict[int, str] = {}
+        self._partials: dict[int, tuple[float, str]] = {}
+        """Of each utterance that is not final: where its first came, and its last."""
 
     def audio(self, mulaw: bytes) -> str:
         """Audio goes as base64."""
@@ -106,29 +107,33 @@ class Saaras:
     def _partial(self, said: _Transcript) -> Iterable[Event]:
         if said.utterance_idx <= self._final:
             return
-        self._partials[said.utterance_idx] = said.text
+        now = self._sent / SAMPLE_RATE
+        begun, _ = self._partials.get(said.utterance_idx, (now, ""))
+        self._partials[said.utterance_idx] = (begun, said.text)
         yield self._unfinished()
 
     def _finish(self, said: _Transcript) -> Iterable[Event]:
         if said.utterance_idx == self._final:
             return
-        start = self._until_s if said.start_s is None else said.start_s
         end = self._sent / SAMPLE_RATE - MARGIN_S if said.end_s is None else said.end_s
+        begun, _ = self._partials.pop(said.utterance_idx, (end, ""))
+        start = min(begun, end) if said.start_s is None else said.start_s
         if said.utterance_idx > self._final:  # a short one may be done before a long one
             start = max(self._until_s, start)
         yield Words.of(said.text, start, max(start, end), True)
         self._until_s = max(self._until_s, start, end)
         self._final = max(self._final, said.utterance_idx)
-        self._partials = {at: text for at, text in self._partials.items() if at > self._final}
+        self._partials = {at: said for at, said in self._partials.items() if at > self._final}
         if self._partials:
             yield self._unfinished()
         yield Finalized()
 
     def _unfinished(self) -> Words:
-        """What is being said; how far it reaches, nobody knows."""
-        start, text = self._until_s, " ".join(self._partials.values()).strip()
-        end = max(start, self._sent / SAMPLE_RATE)
-        return Words((Word(text, start, end),) if text else (), start, start, False)
+        """What is being said, since its first partial text; how far it reaches, nobody knows."""
+        text = " ".join(text for _, text in self._partials.values()).strip()
+        begun = max(self._until_s, min(begun for begun, _ in self._partials.values()))
+        word = Word(text, begun, max(begun, self._sent / SAMPLE_RATE))
+        return Words((word,) if text else (), self._until_s, self._until_s, False)
 
 
 def _failures(error: _Error) -> Iterable[Event]:

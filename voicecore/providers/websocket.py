@@ -163,6 +163,17 @@ class WebSocket:
             await trio.aclose_forcefully(self._websocket)
             raise ProviderError(self._provider, "timeout", f"took nothing for {SEND_S:g} s")
 
+    async def ping(self) -> None:
+        """Return when the other side has answered a ping; hold no deadline.
+
+        Raises:
+            Closed: it is gone.
+        """
+        try:
+            await self._websocket.ping()
+        except (trio_websocket.ConnectionClosed, LocalProtocolError, OSError):
+            raise self._end() from None
+
     async def leave(self, goodbye: str) -> None:
         """Say goodbye and close; after `CLOSE_S` without the vendor's consent."""
         with trio.CancelScope(deadline=trio.current_time() + CLOSE_S, shield=True):
