@@ -24,9 +24,9 @@ The sets of delays.  "Classic": an upload takes 300 ms to be transcribed; the LL
 comes after 400 ms, its last after 600; TTS takes 450 (of 400 to 500).  "Of 2026", typical values:
 50 for STT, 250 and 12 a token for the LLM, 100 for TTS.  The first clause stands with the fourth
 token: "Good question, let".  A live recogniser hears along: what it says is 50 ms behind the audio,
-in both sets, however long an upload would take.  What the gap has to be counts these 50 ms after the
-pause; but interim words come every 100 ms, and where they reach the pause the reply is begun with
-them: such a gap is smaller than it has to be, and its excess negative.
+in both sets, however long an upload would take.  What the gap has to be counts these 50 ms after
+the pause; but interim words come every 100 ms, and where they reach the pause the reply is begun
+with them: such a gap is smaller than it has to be, and its excess negative.
 """
 
 from __future__ import annotations

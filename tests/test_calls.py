@@ -55,8 +55,9 @@ async def test_greets_listens_and_answers(autojump_clock: MockClock) -> None:
 async def test_the_gap_is_the_silence_or_the_stages_not_their_sum(
     stt: float, llm: float, tts: float, autojump_clock: MockClock
 ) -> None:
-    caller = ScriptedCaller().pauses(1).says("hello there").listens().hangs_up()
-    transcript = await caller.call(fake_agent(FakeSTT(stt), FakeLLM(llm), FakeTTS(tts)))
+    caller = ScriptedCaller().pauses(0.3).says("hello there").listens().hangs_up()
+    model = FakeLLM(llm, answer=lambda messages: "Yes.")
+    transcript = await caller.call(fake_agent(FakeSTT(stt), model, FakeTTS(tts)))
     expected = max(0.3, 0.1 + stt + llm + tts)
     assert transcript.gaps[0] == pytest.approx(expected, abs=1.5 * FRAME)
 
@@ -409,7 +410,7 @@ def test_one_trace_whatever_the_scheduler_does() -> None:
         .hangs_up()
     )
     traces = set()
-    for _ in range(20):
+    for _ in range(12):
         transcript = trio.run(caller.call, host, clock=MockClock(autojump_threshold=0))
         assert len(transcript.clears) == 1
         traces.add((tuple(transcript.words), transcript.history, tuple(transcript.clears)))

@@ -224,6 +224,10 @@ async def test_a_noise_that_is_known_before_the_answer_is_not_answered(
     transcript = await caller.call(agent_of(model))
     assert transcript.heard == ["You", "said", "hello."]
     assert ("forget", "") in model.told
+    caller = ScriptedCaller().pauses(1).coughs(0.3).pauses(14).hangs_up()
+    host = agent_of(model)
+    transcript = await caller.call(host)  # nothing is being answered: the silence is one
+    assert " ".join(transcript.heard) == host.persona.stock_words.still_there
 
 
 async def test_two_coughs_are_one(autojump_clock: MockClock) -> None:
@@ -232,3 +236,14 @@ async def test_two_coughs_are_one(autojump_clock: MockClock) -> None:
     transcript = await caller.listens().hangs_up().call(agent_of(model))
     assert transcript.heard == TEN.split()
     assert transcript.history[-1] == Message("assistant", TEN)
+
+
+@pytest.mark.parametrize("pause", [0.5, 1.5, 2.4])
+async def test_a_cough_lets_a_greeting_go_on(pause: float, autojump_clock: MockClock) -> None:
+    model = FakeModel()
+    caller = ScriptedCaller().pauses(pause).coughs(0.3).pauses(0.7).listens().hangs_up()
+    transcript = await caller.call(agent_of(model, TEN))
+    assert transcript.heard == TEN.split()
+    assert transcript.history == (Message("assistant", TEN),)
+    said = [text for what, text in model.told if what == "said"]
+    assert " ".join(map(str, said)) == TEN

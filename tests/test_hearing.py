@@ -62,8 +62,9 @@ ORDINARY = [
 
 async def gap_after(words: str, stt: FakeSTT, llm_s: float = 0.0, **rules: int) -> float:
     """Say something to an agent; return the silence until the answer, in seconds."""
-    caller = ScriptedCaller().pauses(0.5).says(words).listens().hangs_up()
-    transcript = await caller.call(fake_agent(stt, FakeLLM(llm_s), **rules))
+    caller = ScriptedCaller().pauses(0.3).says(words).listens().hangs_up()
+    llm = FakeLLM(llm_s, answer=lambda messages: "Yes.")
+    transcript = await caller.call(fake_agent(stt, llm, **rules))
     assert transcript.history[0] == Message("user", words)
     return transcript.gaps[0]
 

@@ -98,12 +98,12 @@ async def test_a_long_story_over_the_end_of_a_reply_is_listened_to(
     began: float, autojump_clock: MockClock
 ) -> None:
     short = FakeLLM(answer=lambda m: "I see.")
-    host = fake_agent(llm=short, greeting=TEN, idle_prompt_s=5)
-    caller = ScriptedCaller().pauses(began).says("my long story " * 10, 7.0).listens().hangs_up()
+    host = fake_agent(llm=short, greeting=TEN, idle_prompt_s=3)
+    caller = ScriptedCaller().pauses(began).says("my long story " * 6, 4.5).listens().hangs_up()
     transcript = await caller.call(host)
     assert "Are" not in transcript.heard
     assert transcript.history[-2].role == "user"
-    assert transcript.history[-2].text.split() == ("my long story " * 10).split()
+    assert transcript.history[-2].text.split() == ("my long story " * 6).split()
 
 
 async def test_a_barge_in_that_is_answered_by_hanging_up(autojump_clock: MockClock) -> None:
@@ -150,7 +150,7 @@ async def test_a_caller_who_is_never_understood_does_not_fill_the_memory(
 ) -> None:
     stt = FakeSTT(1.0)
     host = fake_agent(stt, FakeLLM(answer=lambda m: "ok."), idle_prompt_s=0)
-    await ScriptedCaller().says("and " * 70, 70).pauses(3).hangs_up().call(host)
+    await ScriptedCaller().says("and " * 62, 62).pauses(2).hangs_up().call(host)
     assert max(int(request.what.split()[0]) for request in stt.requests) == 60 * 8000
 
 

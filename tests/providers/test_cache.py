@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import assert_checkpoints
 
-from voicecore.providers.cache import ENTRY_BYTES, PINS, SpeechCache, SpeechKey
+from voicecore.providers.cache import ENTRY_BYTES, SpeechCache, SpeechKey
 
 MB = 1 << 20
 HELLO = "Hello there, how are you?"
@@ -86,7 +86,7 @@ def test_half_a_surrogate_pair_is_a_key_too() -> None:
 Step = tuple[str, int, int]
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["put", "put", "get", "get", "pin"]),
+        st.sampled_from(["put", "put", "get", "get"]),
         st.integers(0, 15),
         st.sampled_from([0, 1, 200, 237, 238, 239, 613, 614, 2000]),
     ),
@@ -100,41 +100,26 @@ class Model:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used: list[int] = []
-        self.pinned: list[int] = []
-        self.pins: set[int] = set()
         self.audio: dict[int, bytes] = {}
 
     def size(self, entries: Sequence[int]) -> int:
         return sum(len(self.audio[entry]) + ENTRY_BYTES for entry in entries)
 
-    def place(self, entry: int) -> None:
-        room = self.limit // 2 - self.size(self.pinned)
-        if entry in self.pins and len(self.audio[entry]) + ENTRY_BYTES <= room:
-            self.pinned.append(entry)
-        else:
-            self.used.append(entry)
-
     def put(self, entry: int, audio: bytes) -> None:
         if not audio or len(audio) + ENTRY_BYTES > self.limit // 8:
             return
-        if entry in self.used + self.pinned:
+        if entry in self.used:
             return
         self.audio[entry] = audio
-        self.place(entry)
-        while self.size(self.used + self.pinned) > self.limit:
+        self.used.append(entry)
+        while self.size(self.used) > self.limit:
             self.used.pop(0)
 
     def get(self, entry: int) -> bytes | None:
         if entry in self.used:
             self.used.remove(entry)
             self.used.append(entry)
-        return self.audio[entry] if entry in self.used + self.pinned else None
-
-    def pin(self, entry: int) -> None:
-        self.pins.add(entry)
-        if entry in self.used:
-            self.used.remove(entry)
-            self.place(entry)
+        return self.audio[entry] if entry in self.used else None
 
 
 @given(st.sampled_from([6000, 9000]), STEPS)
@@ -146,14 +131,11 @@ def test_it_does_what_the_model_does(limit: int, steps: list[Step]) -> None:
             if what == "put":
                 cache.put(key(str(entry)), bytes([entry]) * size, 0.25)
                 model.put(entry, bytes([entry]) * size)
-            elif what == "pin":
-                cache.pin(key(str(entry)))
-                model.pin(entry)
             else:
                 audio = await cache.get(key(str(entry)))
                 assert audio == model.get(entry)
                 hits, misses = hits + (audio is not None), misses + (audio is None)
-            kept = model.used + model.pinned
+            kept = model.used
             statistics = cache.statistics()
             assert statistics.bytes == model.size(kept) <= limit
             assert statistics.entries == len(kept)
@@ -202,41 +184,6 @@ async def test_an_eighth_of_the_limit_and_a_minute_are_too_much() -> None:
         assert await cache.get(key("most")) is not None
         assert await cache.get(key("more")) is None
         assert await cache.get(key("none")) is None
-
-
-async def test_chatter_does_not_evict_what_is_pinned() -> None:
-    cache = SpeechCache(100_000)
-    cache.put(key("Good day."), bytes(8000), 0.1)
-    cache.pin(key("Good day."))
-    cache.pin(key("Sorry."))
-    cache.put(key("Sorry."), bytes(8000), 0.1)
-    for number in range(100):
-        cache.put(key(str(number)), bytes(8000), 0.1)
-    assert await cache.get(key("Good day.")) is not None
-    assert await cache.get(key("Sorry.")) is not None
-
-
-async def test_pins_leave_half_of_it_to_the_others() -> None:
-    cache = SpeechCache(100_000)
-    for number in range(20):
-        cache.pin(key(f"pinned {number}"))
-        cache.put(key(f"pinned {number}"), bytes(8000), 0.1)
-    for number in range(20):
-        cache.put(key(str(number)), bytes(8000), 0.1)
-    pinned = [n for n in range(20) if await cache.get(key(f"pinned {n}")) is not None]
-    assert pinned == list(range(50_000 // (8000 + ENTRY_BYTES)))
-    assert await cache.get(key("19")) is not None
-
-
-async def test_keys_that_are_pinned_are_bounded() -> None:
-    cache = SpeechCache(100_000)
-    for number in range(PINS):
-        cache.pin(key(f"never said {number}"))
-    cache.pin(key("Sorry."))
-    cache.put(key("Sorry."), bytes(8000), 0.1)
-    for number in range(20):
-        cache.put(key(str(number)), bytes(8000), 0.1)
-    assert await cache.get(key("Sorry.")) is None
 
 
 async def test_it_always_lets_others_run() -> None:

@@ -24,7 +24,7 @@ from voicecore.providers.cache_disk import FLUSH_S, QUEUE, READ_S, REST_S, Speec
 from voicecore.providers.cache_files import Rendered, SpeechFiles
 from voicecore.settings import Settings
 
-from .test_cache_files import KEY, MB, NOBODY, SPEECH, digest, files, key, path_of, stored
+from .test_cache_files import KEY, MB, SPEECH, digest, files, key, path_of, stored
 
 
 def settings(directory: Path, **values: Any) -> Settings:
@@ -87,7 +87,7 @@ async def test_a_bad_file_is_a_miss(tmp_path: Path, mock_clock: MockClock) -> No
 async def test_what_is_too_long_for_today_is_played_and_not_kept_in_memory(
     tmp_path: Path, mock_clock: MockClock
 ) -> None:
-    files(tmp_path).keep(KEY.digest, Rendered(bytes(100_000), 0.1), NOBODY)
+    files(tmp_path).keep(KEY.digest, Rendered(bytes(100_000), 0.1))
     async with running(tmp_path, 80_000) as cache:
         cache.put(key("short"), b"x" * 800, 0.1)
         assert await cache.get(KEY) == bytes(100_000)
@@ -98,7 +98,7 @@ async def test_what_is_too_long_for_today_is_played_and_not_kept_in_memory(
 async def test_many_who_read_the_same_at_once_hold_it_once(
     tmp_path: Path, mock_clock: MockClock
 ) -> None:
-    files(tmp_path).keep(KEY.digest, SPEECH, NOBODY)
+    files(tmp_path).keep(KEY.digest, SPEECH)
     heard: list[bytes | None] = []
 
     async with running(tmp_path) as cache:
@@ -167,10 +167,10 @@ class HeldFiles(SpeechFiles):
         assert self.let_go.wait(30)
         return super().read(digest)
 
-    def keep(self, digest: bytes, speech: Rendered, pinned: Any) -> None:
+    def keep(self, digest: bytes, speech: Rendered) -> None:
         self.asked += 1
         assert self.let_go.wait(30)
-        super().keep(digest, speech, pinned)
+        super().keep(digest, speech)
 
 
 async def passes(clock: MockClock, seconds: float) -> None:
@@ -184,8 +184,8 @@ async def test_a_hung_disk_is_waited_for_once_in_a_while(
     tmp_path: Path, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     held = HeldFiles(tmp_path)
-    files(tmp_path).keep(KEY.digest, SPEECH, NOBODY)
-    disk = SpeechDisk(held, set())
+    files(tmp_path).keep(KEY.digest, SPEECH)
+    disk = SpeechDisk(held)
     answers: list[Rendered | None] = []
 
     async def read() -> None:
@@ -214,7 +214,7 @@ async def test_a_hung_disk_is_waited_for_once_in_a_while(
 
 async def test_a_late_event_loop_is_no_slow_disk(tmp_path: Path, mock_clock: MockClock) -> None:
     made = files(tmp_path)
-    made.keep(KEY.digest, SPEECH, NOBODY)
+    made.keep(KEY.digest, SPEECH)
     begun, may_read, read = threading.Event(), threading.Event(), threading.Event()
 
     class Told(SpeechDisk):
@@ -224,7 +224,7 @@ async def test_a_late_event_loop_is_no_slow_disk(tmp_path: Path, mock_clock: Moc
             super()._read_into(found, digest)
             read.set()
 
-    disk = Told(made, set())
+    disk = Told(made)
     answers: list[Rendered | None] = []
 
     async def ask() -> None:
@@ -242,7 +242,7 @@ async def test_a_late_event_loop_is_no_slow_disk(tmp_path: Path, mock_clock: Moc
 
 async def test_a_slow_disk_drops_what_it_cannot_take(tmp_path: Path, mock_clock: MockClock) -> None:
     held = HeldFiles(tmp_path)
-    disk = SpeechDisk(held, set())
+    disk = SpeechDisk(held)
     async with disk.running():
         disk.keep(digest(0), Rendered(b"x", 0.1))
         while not held.asked:
@@ -258,7 +258,7 @@ async def test_what_waits_for_the_disk_is_bounded_in_bytes(
     tmp_path: Path, mock_clock: MockClock
 ) -> None:
     held = HeldFiles(tmp_path)
-    disk = SpeechDisk(held, set())
+    disk = SpeechDisk(held)
     async with disk.running():
         for number in range(40):
             disk.keep(digest(number), Rendered(bytes(400_000), 0.1))
@@ -279,7 +279,7 @@ async def test_a_hung_disk_does_not_keep_the_server_from_ending(
     tmp_path: Path, mock_clock: MockClock, is_cancelled: bool
 ) -> None:
     held = HeldFiles(tmp_path)
-    disk = SpeechDisk(held, set())
+    disk = SpeechDisk(held)
     over = trio.Event()
 
     async def use() -> None:

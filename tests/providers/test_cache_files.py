@@ -28,7 +28,6 @@ from voicecore.providers.cache_files import (
 )
 
 MB = 1 << 20
-NOBODY: frozenset[bytes] = frozenset()
 KEY = SpeechKey("acme", "m1", "ann", "en-US", "Good day.")
 SPEECH = Rendered(bytes(range(256)) * 2, 0.375)
 
@@ -108,7 +107,7 @@ def test_a_torn_file_is_removed_and_then_written_anew(tmp_path: Path) -> None:
         path_of(tmp_path).write_bytes(data[:length])
         assert made.read(KEY.digest) is None
         assert list(tmp_path.iterdir()) == []
-    made.keep(KEY.digest, SPEECH, NOBODY)
+    made.keep(KEY.digest, SPEECH)
     assert made.read(KEY.digest) == SPEECH
 
 
@@ -142,13 +141,13 @@ def test_what_is_no_file_of_ours_is_not_waited_for_and_not_played(
     assert len(os.listdir("/proc/self/fd")) == before
     if make is not Path.mkdir:
         assert not os.path.lexists(path_of(tmp_path))
-        made.keep(KEY.digest, SPEECH, NOBODY)
+        made.keep(KEY.digest, SPEECH)
         assert made.read(KEY.digest) == SPEECH
 
 
 def test_what_it_makes_is_for_its_owner_only(tmp_path: Path) -> None:
     directory = tmp_path / "speech" / "cache"
-    files(directory).keep(KEY.digest, SPEECH, NOBODY)
+    files(directory).keep(KEY.digest, SPEECH)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert stat.S_IMODE(path_of(directory).stat().st_mode) == 0o600
     assert list(directory.iterdir()) == [path_of(directory)]
@@ -165,7 +164,7 @@ def test_a_directory_for_everybody_is_warned_of(
 def fill(made: SpeechFiles, directory: Path, numbers: range, size: int) -> None:
     """Keep so many, each used a minute after the one before."""
     for number in numbers:
-        made.keep(digest(number), Rendered(bytes(size), 0.1), NOBODY)
+        made.keep(digest(number), Rendered(bytes(size), 0.1))
         if path_of(directory, digest(number)).exists():
             os.utime(path_of(directory, digest(number)), (60 * number, 60 * number))
 
@@ -175,19 +174,12 @@ def test_the_oldest_used_go_first(tmp_path: Path) -> None:
     fill(made, tmp_path, range(59), 1000)
     for number in (0, 7):
         assert made.read(digest(number)) is not None
-    made.keep(digest(3), Rendered(b"x", 0.1), NOBODY)
-    made.trim(frozenset({digest(5)}))
+    made.keep(digest(3), Rendered(b"x", 0.1))
+    made.trim()
     kept = {number for number in range(59) if path_of(tmp_path, digest(number)).exists()}
-    assert {0, 3, 5, 7} <= kept
-    assert kept - {0, 3, 5, 7} == set(range(59 - len(kept) + 4, 59))
+    assert {0, 3, 7} <= kept
+    assert kept - {0, 3, 7} == set(range(59 - len(kept) + 3, 59))
     assert len(kept) == 64 * 3 // 4
-
-
-def test_pinned_files_go_last_and_do_go(tmp_path: Path) -> None:
-    made = files(tmp_path, 64 * BLOCK_BYTES)
-    fill(made, tmp_path, range(59), 1000)
-    made.trim(frozenset(map(digest, range(59))))
-    assert taken(tmp_path) == 48 * BLOCK_BYTES
 
 
 def test_one_process_keeps_to_the_limit(tmp_path: Path) -> None:
@@ -196,7 +188,7 @@ def test_one_process_keeps_to_the_limit(tmp_path: Path) -> None:
     most = 0
     for number in range(400):
         speech = Rendered(bytes(chance.randrange(1, 20_000)), 0.1)
-        made.keep(digest(number), speech, NOBODY)
+        made.keep(digest(number), speech)
         most = max(most, taken(tmp_path))
         is_kept = made.read(digest(number)) == speech
         assert is_kept == (len(pack(KEY.digest, speech)) <= limit // 16)
@@ -210,8 +202,8 @@ def test_other_files_are_not_its_business(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(bytes(100 * BLOCK_BYTES))
         os.utime(tmp_path / name, (0, 0))
     path_of(tmp_path, digest(1)).mkdir()
-    made.keep(KEY.digest, SPEECH, NOBODY)
-    made.trim(NOBODY)
+    made.keep(KEY.digest, SPEECH)
+    made.trim()
     assert {path.name for path in tmp_path.iterdir()} == {
         *names,
         path_of(tmp_path).name,
@@ -221,12 +213,12 @@ def test_other_files_are_not_its_business(tmp_path: Path) -> None:
 
 def test_what_a_dead_writer_has_left_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
     made = files(tmp_path)
-    made.keep(KEY.digest, SPEECH, NOBODY)
+    made.keep(KEY.digest, SPEECH)
     now = path_of(tmp_path).stat().st_mtime
     for name, age in (("speech-dead.part", STALE_S + 1), ("speech-alive.part", STALE_S - 1)):
         (tmp_path / name).write_bytes(b"half")
         os.utime(tmp_path / name, (now - age, now - age))
-    made.trim(NOBODY)
+    made.trim()
     assert {path.name for path in tmp_path.iterdir()} == {
         path_of(tmp_path).name,
         "speech-alive.part",
@@ -246,7 +238,7 @@ def test_a_file_that_another_has_trimmed_is_no_failure(
             yield file
 
     monkeypatch.setattr(made, "_files", gone_at_once)
-    made.trim(NOBODY)
+    made.trim()
     assert list(tmp_path.iterdir()) == []
 
     def trimmed_before(source: str, target: Path) -> None:
@@ -254,7 +246,7 @@ def test_a_file_that_another_has_trimmed_is_no_failure(
         real_replace(source, target)
 
     monkeypatch.setattr(os, "replace", trimmed_before)
-    made.keep(KEY.digest, SPEECH, NOBODY)
+    made.keep(KEY.digest, SPEECH)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -284,7 +276,7 @@ def share():
         number = chance.randrange(80)
         speech = files.read(key(number).digest)
         if speech is None:
-            files.keep(key(number).digest, Rendered(audio(number), 0.1), frozenset())
+            files.keep(key(number).digest, Rendered(audio(number), 0.1))
         else:
             found += 1
             wrong += speech.audio != audio(number)

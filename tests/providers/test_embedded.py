@@ -10,6 +10,8 @@ import pytest
 import trio
 
 from voicecore.audio import SAMPLE_RATE, SILENCE_BYTE, mulaw, wav
+from voicecore.audio.vad import GatedVad
+from voicecore.dialogue.turns import Detector, SpeechPaused
 from voicecore.errors import ProviderError
 from voicecore.providers import espeak, pocketsphinx
 from voicecore.providers.espeak import EspeakTTS
@@ -49,10 +51,15 @@ def seconds(audio: bytes) -> float:
     return len(audio) / SAMPLE_RATE
 
 
-async def test_speech_is_recognised_and_what_was_heard_before_changes_nothing(
-    stt: PocketsphinxSTT,
-) -> None:
-    """Both engines, in any state, hear the same words, and none in silence."""
+async def test_recorded_speech_is_recognised(stt: PocketsphinxSTT) -> None:
+    """One test, because the models take their time to load."""
+    await both_engines_hear_the_same_whatever_was_before(stt)
+    await an_utterance_cut_at_its_first_pause_is_understood(stt)
+    await a_cancelled_recognition_makes_room_for_the_next(stt)
+
+
+async def both_engines_hear_the_same_whatever_was_before(stt: PocketsphinxSTT) -> None:
+    """And no words in silence."""
     first, second = (
         wav.read_telephone(RECORDINGS / f"{name}.wav")
         for name in ("hello_world", "weather_question")
@@ -69,11 +76,27 @@ async def test_speech_is_recognised_and_what_was_heard_before_changes_nothing(
     assert heard[silence] == heard[b""] == {""}
 
 
-async def test_a_cancelled_recognition_makes_room_for_the_next(stt: PocketsphinxSTT) -> None:
+async def an_utterance_cut_at_its_first_pause_is_understood(stt: PocketsphinxSTT) -> None:
+    """Speculation hands over what there is 100 ms after the last word."""
+    silence = SILENCE_BYTE * SAMPLE_RATE
+    for recording, words in (
+        ("weather_question", {"weather", "paris"}),
+        ("hello_world", {"hello", "world"}),
+    ):
+        audio = silence + wav.read_telephone(RECORDINGS / f"{recording}.wav") + silence
+        detector, vad = Detector(), GatedVad()
+        frames = [audio[at : at + 160] for at in range(0, len(audio) - 159, 160)]
+        events = [event for frame in frames for event in detector.hear(frame, vad.hear(frame))]
+        (utterance,) = [event.utterance for event in events if isinstance(event, SpeechPaused)]
+        async with stt.listen("en-US") as transcription:
+            transcript = await transcription.transcript(utterance)
+        assert words <= set(transcript.text.split()), transcript.text
+
+
+async def a_cancelled_recognition_makes_room_for_the_next(stt: PocketsphinxSTT) -> None:
     long = wav.read_telephone(RECORDINGS / "jfk.wav")
     short = wav.read_telephone(RECORDINGS / "hello_world.wav")
     async with stt.listen("en-US") as call:
-        await call.transcript(short)
         for delay in (0, 0.01, 0.05, 0.2):
             with trio.move_on_after(delay) as scope:
                 await call.transcript(long)

@@ -17,6 +17,7 @@ from voicecore.testing import FakeLLM, FakeSTT, FakeTTS, ScriptedCaller, Transcr
 APOLOGY = stock_words("en").apology
 FAKES = {"stt": FakeSTT, "llm": FakeLLM, "tts": FakeTTS}
 ORDERS = {"stt": FallbackSTT, "llm": FallbackLLM, "tts": FallbackTTS}
+SAID = ("hello", "a table", "wait")
 SOUND_WITHIN_S = {"error": 2.0, "hang": 6.0}
 """From the caller's last voiced frame to something to hear."""
 
@@ -42,8 +43,8 @@ class Cast:
 
     async def talk(self) -> Transcript:
         caller = ScriptedCaller()
-        for words in ("hello there", "book a table", "wait please"):
-            caller = caller.pauses(0.5).says(words).listens()
+        for words in SAID:
+            caller = caller.pauses(0.3).says(words).listens()
         transcript = await caller.hangs_up().call(self.agent)
         for fake in self.fakes:
             assert not fake.open_requests
@@ -61,7 +62,7 @@ async def test_with_a_fallback_the_caller_hears_an_answer_to_everything(
     transcript = await cast.talk()
     assert transcript.history == tuple(
         Message(role, text)  # type: ignore[arg-type]
-        for words in ("hello there", "book a table", "wait please")
+        for words in SAID
         for role, text in (("user", words), ("assistant", f"You said {words}."))
     )
     assert len(transcript.gaps) == 3
@@ -79,7 +80,7 @@ async def test_without_one_the_caller_hears_an_apology_and_no_silence_without_en
     cast.agent.phrases._audio[APOLOGY] = b"\x10" * 8000  # as it was made at the start
     transcript = await cast.talk()
     assert [entry.text for entry in transcript.history][:2] == [
-        "hello there", "You said hello there.",
+        "hello", "You said hello.",
     ]  # fmt: skip
     assert APOLOGY in [entry.text for entry in transcript.history]
     assert max(transcript.gaps) <= SOUND_WITHIN_S[fault]

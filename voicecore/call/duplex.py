@@ -54,6 +54,8 @@ class SpokenReply:
         """What of the text the model knows of, apart from its answer."""
         self._rest: deque[Sound] = deque()
         """What has come and is not in the speech yet."""
+        self._ready: Clause | None = None
+        """A ready text that is not spoken to its end."""
         self._is_begun = self._is_written = False
         self._tokens = 0
 
@@ -68,7 +70,7 @@ class SpokenReply:
     @property
     def is_complete(self) -> bool:
         """Whether the speech holds all of it."""
-        return self._is_written and not self._rest
+        return self._is_written and not self._rest and self._ready is None
 
     @property
     def tokens(self) -> int:
@@ -115,6 +117,9 @@ class SpokenReply:
         Raises:
             ProviderError: the model failed; the speech holds what came before.
         """
+        if self._ready is not None:
+            await self.say(self._ready.text)
+            return
         await self._pour()
         if self._is_written:
             self.speech.spoken.complete()
@@ -131,7 +136,9 @@ class SpokenReply:
             ProviderError: the text was not prepared, and TTS failed.
         """
         self._is_begun = self._is_written = True
-        await self.voice.speak(Clause(text, True))
+        self._ready = Clause(text, True)
+        await self.voice.speak(self._ready)
+        self._ready = None
 
     async def apologise(self, text: str, audio: bytes) -> None:
         """The model has failed: say this instead; it needs no provider."""
@@ -222,7 +229,7 @@ class SpokenTurn(Turn):
     @property
     def to_go_on_with(self) -> Turn | None:
         """The turn to resume: not this one if nobody knows that it was one."""
-        return self if self.reply.is_begun and self.words else self.interrupted
+        return self if self.reply.is_begun and self.words is not None else self.interrupted
 
     def _new_reply(self) -> SpokenReply:
         speech = self._talk.player.new_speech(self.name)

@@ -1,7 +1,7 @@
 """What was said before is free: a cache of rendered speech, around any TTS.
 
 * A sentence is kept once it was streamed to its end without error, and never before.
-* Memory is bounded in bytes; what was not used for longest goes first.  What is pinned stays.
+* Memory is bounded in bytes; what was not used for longest goes first.
 * With a directory (`cache_files`), what one process has rendered is there for all, and after a
   restart.  A disk that is slow, full or broken costs its hits and nothing else.
 
@@ -33,9 +33,6 @@ DIRECTORY_BYTES = 1 << 30
 
 ENTRY_BYTES = 512
 """What an entry takes beside its audio: 320 were measured in CPython 3.11."""
-
-PINS = 1024
-"""Keys that can be pinned, at most."""
 
 SLICE_BYTES = SAMPLE_RATE // 5
 """200 ms: how much of a hit is given at a time, so that a long one is no stall for other calls."""
@@ -116,21 +113,19 @@ class SpeechCache:
     ) -> None:
         self._limit = limit_bytes
         self._used: OrderedDict[bytes, _Entry] = OrderedDict()
-        self._pinned: dict[bytes, _Entry] = {}
-        self._pins: set[bytes] = set()
-        self._bytes = self._pinned_bytes = 0
+        self._bytes = 0
         self._hits = self._disk_hits = self._misses = self._evictions = 0
         self._saved_s = 0.0
         self.disk: SpeechDisk | None = None
         if directory is not None and self.max_audio_bytes:
-            self.disk = SpeechDisk(SpeechFiles(directory, directory_limit_bytes), self._pins)
+            self.disk = SpeechDisk(SpeechFiles(directory, directory_limit_bytes))
 
     def __repr__(self) -> str:
         return f"<SpeechCache {len(self)} entries, {self._bytes} of {self._limit} bytes>"
 
     def __len__(self) -> int:
         """Return how many entries are in memory."""
-        return len(self._used) + len(self._pinned)
+        return len(self._used)
 
     @property
     def max_audio_bytes(self) -> int:
@@ -154,7 +149,7 @@ class SpeechCache:
         """Return the mu-law of `key`, if it was kept; from the disk within 0.1 s or not at all."""
         await trio.lowlevel.checkpoint()
         digest = key.digest
-        entry = self._used.get(digest) or self._pinned.get(digest)
+        entry = self._used.get(digest)
         if entry is not None:
             self._refresh(digest, entry)
         elif self.disk is not None and (speech := await self.disk.read(digest)) is not None:
@@ -179,45 +174,24 @@ class SpeechCache:
         if self.disk is not None:
             self.disk.keep(digest, entry.speech)
 
-    def pin(self, key: SpeechKey) -> None:
-        """Keep the speech of `key`, now or once it is put, whatever else is said.
-
-        Pinned speech fills at most half of the limit, and on disk it is trimmed last.  Beyond that,
-        and beyond `PINS` keys, speech is as any other.
-        """
-        digest = key.digest
-        if len(self._pins) < PINS:
-            self._pins.add(digest)
-            if (entry := self._used.pop(digest, None)) is not None:
-                self._place(digest, entry)
-
     def _insert(self, digest: bytes, speech: Rendered) -> _Entry:
         entry = _Entry(speech, trio.current_time())
-        present = self._used.get(digest) or self._pinned.get(digest)
+        present = self._used.get(digest)
         if present is not None:  # another call asked for it at the same time
             return present
         if len(speech.audio) > self.max_audio_bytes:  # a file from days of a higher limit
             return entry
         self._bytes += entry.size
-        self._place(digest, entry)
+        self._used[digest] = entry
         while self._bytes > self._limit:
             _, oldest = self._used.popitem(last=False)
             self._bytes -= oldest.size
             self._evictions += 1
         return entry
 
-    def _place(self, digest: bytes, entry: _Entry) -> None:
-        """Put an entry with the pinned ones, if it is and they have room; else with the others."""
-        if digest in self._pins and self._pinned_bytes + entry.size <= self._limit // 2:
-            self._pinned[digest] = entry
-            self._pinned_bytes += entry.size
-        else:
-            self._used[digest] = entry
-
     def _refresh(self, digest: bytes, entry: _Entry) -> None:
         """An entry was used: it is now the last to go, here and, once in a while, on disk."""
-        if digest in self._used:
-            self._used.move_to_end(digest)
+        self._used.move_to_end(digest)
         if self.disk is not None and trio.current_time() - entry.refreshed_at > REFRESH_S:
             entry.refreshed_at = trio.current_time()
             self.disk.keep(digest, entry.speech)

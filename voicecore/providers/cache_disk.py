@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable, Set
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -64,16 +64,12 @@ class _Patience:
 
 
 class SpeechDisk:
-    """Speech on disk, as seen from the event loop: reads with a deadline, writes in the background.
+    """Speech on disk, as the event loop sees it: reads have a deadline, writes do not wait."""
 
-    `pinned` is the digests of what is trimmed last; its owner may change it.
-    """
-
-    def __init__(self, files: SpeechFiles, pinned: Set[bytes]) -> None:
+    def __init__(self, files: SpeechFiles) -> None:
         self.drops = 0
         """Entries that were not written: the disk was too slow, full or broken."""
         self._files = files
-        self._pinned = pinned
         self._reading, self._writing = _Patience("cannot read"), _Patience("cannot write")
         self._readers, self._writers = trio.CapacityLimiter(READERS), trio.CapacityLimiter(1)
         self._send, self._receive = trio.open_memory_channel[tuple[bytes, Rendered]](QUEUE)
@@ -151,11 +147,10 @@ class SpeechDisk:
     async def _run(self) -> None:
         """Write until nothing more comes.  Who is cancelled around us waits for `running`'s end."""
         with self._life, self._receive:
-            await self._work(partial(self._files.trim, frozenset(self._pinned)))
+            await self._work(self._files.trim)
             async for digest, speech in self._receive:
                 self._waiting -= len(speech.audio)
-                pinned = frozenset(self._pinned)
-                if not await self._work(partial(self._files.keep, digest, speech, pinned)):
+                if not await self._work(partial(self._files.keep, digest, speech)):
                     self.drops += 1
         self._finished.set()
 

@@ -20,7 +20,7 @@ import stat
 import struct
 import tempfile
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -149,7 +149,7 @@ class SpeechFiles:
                 os.utime(path, follow_symlinks=False)
         return speech
 
-    def keep(self, digest: bytes, speech: Rendered, pinned: Set[bytes]) -> None:
+    def keep(self, digest: bytes, speech: Rendered) -> None:
         """Write the speech of a key; if it is there already, count it as used.  Trim when due.
 
         Raises:
@@ -165,12 +165,10 @@ class SpeechFiles:
             self._write(path, pack(digest, speech))
             self._written += size
             if self._written > self._limit // 16:
-                self.trim(pinned)
+                self.trim()
 
-    def trim(self, pinned: Set[bytes]) -> None:
+    def trim(self) -> None:
         """Remove what its writer has left unfinished, and above 7/8 of the limit the oldest used.
-
-        Pinned files go last.
 
         Raises:
             OSError: the disk fails.
@@ -185,7 +183,7 @@ class SpeechFiles:
                 self._remove(file)
                 total -= file.size
         if total > self._limit * 7 // 8:
-            files.sort(key=lambda file: (file.digest in pinned, file.used))
+            files.sort(key=lambda file: file.used)
             for file in files:
                 if total <= self._limit * 3 // 4:
                     break

@@ -208,17 +208,11 @@ class Session:
         Raises:
             ProviderError: it means the end of the session.
         """
-        detail = wire.plain(error.name)
-        logger.info("%s: error: %s", NAME, detail)
-        if error.event_id == wire.SETUP:
-            raise Refusal(NAME, "status", f"the session was refused {detail}".rstrip())
-        if error.code in wire.REFUSED or error.type in wire.REFUSED:
-            raise Refusal(NAME, "refused", detail)
-        if error.code == wire.UNKNOWN_MODEL:
-            raise Refusal(NAME, "status", detail)
-        if error.code in wire.EXPIRED:
-            raise ProviderError(NAME, "cut", detail)
-        self._refuse(error, "busy" if error.name in wire.BUSY else "status", detail)
+        name = wire.plain(error.name)
+        logger.info("%s: error: %s", NAME, name)
+        if (end := _end_of_session(error, name)) is not None:
+            raise end
+        self._refuse(error, "busy" if error.name in wire.BUSY else "status", name)
 
     def _refuse(self, error: wire.Error, fault: ProviderFault, detail: str) -> None:
         """An answer will not be made, if the error is about one."""
@@ -234,6 +228,17 @@ class Session:
         else:
             answer.end()
             self._on_change()
+
+
+def _end_of_session(error: wire.Error, name: str) -> ProviderError | None:
+    """What cannot be lived with."""
+    if error.event_id == wire.SETUP:
+        return Refusal(NAME, "status", f"the session was refused {name}".rstrip())
+    if error.code in wire.REFUSED or error.type in wire.REFUSED:
+        return Refusal(NAME, "refused", name)
+    if error.code == wire.UNKNOWN_MODEL:
+        return Refusal(NAME, "status", name)
+    return ProviderError(NAME, "cut", name) if error.code in wire.EXPIRED else None
 
 
 def _is_about(error: wire.Error, answer: Answer) -> bool:

@@ -204,9 +204,9 @@ def _pack(text: str) -> str:
 
 def _unpack(text: str) -> str:
     """Undo `_pack`; what others wrote into their own headers stays as it is."""
-    if not text.startswith(_PACKED):
-        return text
     packed = text.removeprefix(_PACKED)
+    if packed in (text, ""):
+        return text
     try:
         return b32decode(packed + "=" * (-len(packed) % 8)).decode()
     except (Base32Error, UnicodeError, ValueError):
