@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("same", derandomize=True, **UNHURRIED)
+settings.register_profile("same", derandomize=True, max_examples=50, **UNHURRIED)
 settings.register_profile("search", derandomize=False, max_examples=1000, **UNHURRIED)
 # The same examples in every run: a failure is the change's that met it, not chance's.
 # New ones are looked for on purpose, with `pytest --hypothesis-profile=search`.

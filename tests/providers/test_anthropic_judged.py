@@ -27,9 +27,9 @@ from .fake_anthropic import (
     tool_use,
 )
 from .fake_openai import Answer
-from .judges import known_part
+from .judges import imported, known_part
 
-if TYPE_CHECKING:  # a second to import: only in the process that runs these tests
+if TYPE_CHECKING:
     import anthropic
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -40,6 +40,11 @@ ROUND: Answer = events(
     *tool_use(2, "toolu_2", "end_call"),
     *stop("tool_use", tokens=61),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sdk() -> None:
+    imported("anthropic")
 
 
 def asked(client: anthropic.Anthropic, messages: list[Any], **more: Any) -> anthropic.types.Message:

@@ -284,14 +284,14 @@ def talkative(socket: Socket, message: str | bytes) -> None:
     socket.sent.clear()
 
 
-async def test_an_hour_takes_no_more_memory_than_a_minute(autojump_clock: MockClock) -> None:
+async def test_half_an_hour_takes_no_more_memory_than_a_minute(autojump_clock: MockClock) -> None:
     piece = b"".join([*audible.say("ma", 70), *[SILENCE_FRAME] * 30])  # two seconds
     rules = Rules(least_bytes=8000, most_bytes=8000, finalise=(FINALISE,))
     async with calling(rules, talkative) as (call, _, _):
         tracemalloc.start()
         try:
             sizes = []
-            for minute in range(60):
+            for minute in range(30):
                 for at in range(30):
                     for start in range(0, len(piece), 4000):
                         call.feed(piece[start : start + 4000])
@@ -305,7 +305,7 @@ async def test_an_hour_takes_no_more_memory_than_a_minute(autojump_clock: MockCl
         assert max(sizes) - sizes[0] < 1_500_000
 
 
-async def test_an_hour_without_any_vendor_keeps_seconds_of_audio(
+async def test_ten_minutes_without_any_vendor_keep_seconds_of_audio(
     autojump_clock: MockClock,
 ) -> None:
     @asynccontextmanager
@@ -316,9 +316,9 @@ async def test_an_hour_without_any_vendor_keeps_seconds_of_audio(
     call = LiveCall("parrot", connection)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call.run)
-        for _ in range(3600):
+        for _ in range(600):
             for _ in range(50):
                 call.feed(SILENCE_FRAME)
             await trio.sleep(1)
-        assert call.dropped == (3600 - 10) * 8000
+        assert call.dropped == (600 - 10) * 8000
         nursery.cancel_scope.cancel()

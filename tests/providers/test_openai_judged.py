@@ -17,14 +17,19 @@ from voicecore.providers.chat import COMPATIBLE, OFFICIAL, Dialect, Reply, reque
 from voicecore.settings import Settings
 
 from .fake_openai import Answer, FakeOpenAI, answers, chunk, cost, events, reply, speech, transcript
-from .judges import known_part
+from .judges import imported, known_part
 
-if TYPE_CHECKING:  # half a second to import: only in the process that runs these tests
+if TYPE_CHECKING:
     import openai as sdk
 
 T = TypeVar("T")
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def types() -> None:
+    imported("openai")
 
 
 def piece(index: int, arguments: str, **first: object) -> bytes:

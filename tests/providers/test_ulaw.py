@@ -61,9 +61,9 @@ def passed(
 
 
 @pytest.mark.parametrize("content_type", NEUTRAL)
-@pytest.mark.parametrize("size", [1, 7, 160, 1 << 20])
-def test_mulaw_passes_untouched(size: int, content_type: str) -> None:
-    assert passed(AUDIO, content_type, size) == AUDIO
+def test_mulaw_passes_untouched(content_type: str) -> None:
+    for size in (1, 7, 160, 1 << 20):
+        assert passed(AUDIO, content_type, size) == AUDIO, size
 
 
 @given(st.binary(max_size=40), st.integers(1, 20))
@@ -139,12 +139,12 @@ def test_what_stands_behind_the_audio_is_no_audio(size: int) -> None:
         (wav(extra=chunk(b"JUNK", bytes(HEADER_BYTES))), "endless header"),
     ],
 )
-@pytest.mark.parametrize("size", [1, 1 << 20])
-def test_what_is_no_mulaw_is_refused(data: bytes, what: str, size: int) -> None:
-    heard: list[bytes] = []
-    with pytest.raises(NotMulaw, match=what):
-        passed(data, size=size, into=heard)
-    assert b"".join(heard) == b""
+def test_what_is_no_mulaw_is_refused(data: bytes, what: str) -> None:
+    for size in (1, 1 << 20):
+        heard: list[bytes] = []
+        with pytest.raises(NotMulaw, match=what):
+            passed(data, size=size, into=heard)
+        assert b"".join(heard) == b""
 
 
 @pytest.mark.parametrize(

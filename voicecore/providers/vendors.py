@@ -59,7 +59,7 @@ VENDORS = {
     "openai-realtime": Vendor(
         "voicecore.providers.openai_realtime",
         "OpenAI's Realtime API, which listens and speaks by itself",
-        {"llm": "gpt-realtime"},
+        {"llm": "gpt-realtime-1.5"},
         key="openai_api_key",
         hears=True,
     ),
