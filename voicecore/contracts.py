@@ -217,16 +217,19 @@ class WarmsUp(Protocol):
 
 
 class Line(Protocol):
-    """A carrier's WebSocket as a call sees it: text messages, whole or not at all."""
+    """A carrier's WebSocket as a call sees it: messages, whole or not at all.
 
-    async def receive(self) -> str:
-        """Return the next text message.
+    They are text; of carriers that send sound as it is, bytes are binary messages.
+    """
+
+    async def receive(self) -> str | bytes:
+        """Return the next message.
 
         Raises:
             LineClosed: the carrier is gone.
         """
 
-    async def send(self, *texts: str) -> None:
+    async def send(self, *messages: str | bytes) -> None:
         """Send messages: each whole, even if the caller of `send` is cancelled meanwhile.
 
         Raises:

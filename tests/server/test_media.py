@@ -273,14 +273,14 @@ async def test_the_largest_message_passes_whole_or_in_pieces() -> None:
         assert echoed.encode() == 2 * largest
 
 
-async def test_a_binary_message_is_an_empty_text() -> None:
+async def test_a_binary_message_stays_one() -> None:
     async with peer() as (caller, _):
         await caller.start()
         assert await says(caller, "hello")
         await caller.frame(b"\x00\x01", Opcode.BINARY)
         event = await caller.event()
-        assert isinstance(event, ws.TextMessage)
-        assert event.data == ""
+        assert isinstance(event, ws.BytesMessage)
+        assert event.data == b"\x00\x01"
 
 
 async def test_a_flood_is_read_at_a_bounded_rate_and_closed_when_it_lasts(

@@ -20,8 +20,8 @@ from ..audio.framing import Framer
 from ..contracts import Dialogue, Line, Transcription
 from ..dialogue.history import History
 from ..errors import CallRefused, LineClosed, RemoteProtocolError
+from ..wire.dialects import TWILIO, Dialect
 from ..wire.events import Command, Dtmf, Ignored, MarkReached, Media, Started, Stopped
-from ..wire.twilio import MediaStream
 from .agent import Agent
 from .hearing import Hearing
 from .pipeline import Pipeline
@@ -48,7 +48,7 @@ media came; the maximum length was reached; we went down."""
 class Call:
     """One call.  Made by `open_call`; `converse` with an agent until it ends."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, dialect: Dialect = TWILIO) -> None:
         self.started = Started("", "")
         self.ended_by: EndedBy | None = None
         self.close_code = 1000
@@ -56,7 +56,8 @@ class Call:
         self.history = History()
         self.dropped_frames = self.inbound_gaps = 0
         self._line = line
-        self._stream = MediaStream()
+        self._stream = dialect.machine()
+        self._abilities = dialect.abilities
         self._framer = Framer()
         self._player: Player | None = None
         self._pipeline: Pipeline | None = None
@@ -94,7 +95,7 @@ class Call:
 
     async def converse(self, agent: Agent) -> None:
         """Let `agent` talk with the caller until one of them, or time, ends the call."""
-        self._player = player = Player(self._say, agent.limits.lead_s)
+        self._player = player = Player(self._say, agent.limits.lead_s, self._abilities)
         async with _listener(agent) as listener:
             talk = Conversation(agent, player, listener, self.history, self.log, self._note_words)
             self._pipeline = pipeline = Pipeline(talk, self.hang_up)
@@ -159,8 +160,8 @@ class Call:
             self.log.milestone("protocol error", reason=str(error))
             self.hang_up("carrier", error.close_code)
 
-    def _take(self, text: str) -> None:
-        event = self._stream.receive(text)
+    def _take(self, message: str | bytes) -> None:
+        event = self._stream.receive(message)
         if type(event) is Media:  # forty-nine of fifty: before the slower match
             self._hear(self._framer.feed(event.audio))
             return
@@ -243,11 +244,12 @@ async def open_call(
     line: Line,
     admit: Callable[[Started], None] | None = None,
     observe: Observer | None = None,
+    dialect: Dialect = TWILIO,
 ) -> AsyncIterator[Call]:
     """Wait for `start` on `line`, and receive for as long as the context is open.
 
     `admit` sees who it is before anything else is done, and may raise `CallRefused`.  `observe` is
-    told the call's milestones.
+    told the call's milestones.  `dialect` is what the line's carrier speaks, and what it can do.
 
     What is raised in its body comes out in an ExceptionGroup, as from any nursery.
 
@@ -255,7 +257,7 @@ async def open_call(
         CallRefused: the stream did not start in time, or was not admitted.
         LineClosed: the line went before the call began.
     """
-    call = Call(line)
+    call = Call(line, dialect)
     await call.wait_started()
     if admit is not None:
         admit(call.started)

@@ -61,11 +61,8 @@ class WebSocketLine:
         self._texts: deque[str] = deque()
         self._library_has = 0
 
-    async def receive(self) -> str:
-        """Return the next text message.
-
-        Carriers send no binary messages.  One is returned as an empty text, which the wire counts
-        as a bad message like any other.
+    async def receive(self) -> str | bytes:
+        """Return the next message: text, or bytes if it was binary.
 
         Raises:
             LineClosed: the carrier is gone.
@@ -82,9 +79,9 @@ class WebSocketLine:
             message = await self._websocket.get_message()
         except ConnectionClosed as error:
             raise LineClosed(_why(error)) from None
-        return message if isinstance(message, str) else ""
+        return message
 
-    async def send(self, *texts: str) -> None:
+    async def send(self, *messages: str | bytes) -> None:
         """Send messages, each whole, even if the caller is cancelled meanwhile.
 
         Raises:
@@ -92,23 +89,23 @@ class WebSocketLine:
         """
         shortcut = self._shortcut
         if shortcut is not None and self._websocket.closed is None:
-            taken = shortcut.write_now(b"".join(map(text_frame, texts)))
+            taken = shortcut.write_now(b"".join(map(whole_frame, messages)))
             if taken and not shortcut.has_unsent:
                 return
-            texts = () if taken else texts
+            messages = () if taken else messages
         deadline = trio.current_time() + SEND_S
         with trio.CancelScope(deadline=deadline, shield=True) as patience:
             if shortcut is not None:
                 await shortcut.flush()
-            for text in texts:
-                await self._send(text)
+            for message in messages:
+                await self._send(message)
         if patience.cancelled_caught:
             await trio.aclose_forcefully(self._websocket)
             raise LineClosed(f"the carrier took nothing for {SEND_S:.0f} s")
 
-    async def _send(self, text: str) -> None:
+    async def _send(self, message: str | bytes) -> None:
         try:
-            await self._websocket.send_message(text)
+            await self._websocket.send_message(message)
         except ConnectionClosed as error:
             raise LineClosed(_why(error)) from None
         except LocalProtocolError:
@@ -129,15 +126,18 @@ class WebSocketLine:
                 nursery.cancel_scope.cancel()
 
 
-def text_frame(text: str) -> bytes:
-    """Return a server's WebSocket frame of one text message (RFC 6455, section 5.2)."""
-    payload = text.encode()
+def whole_frame(message: str | bytes) -> bytes:
+    """Return a server's WebSocket frame of one message (RFC 6455, section 5.2)."""
+    if isinstance(message, str):
+        head, payload = b"\x81", message.encode()
+    else:
+        head, payload = b"\x82", message
     size = len(payload)
     if size < 126:
-        return b"\x81" + bytes((size,)) + payload
+        return head + bytes((size,)) + payload
     if size < 65536:
-        return b"\x81\x7e" + size.to_bytes(2) + payload
-    return b"\x81\x7f" + size.to_bytes(8) + payload
+        return head + b"\x7e" + size.to_bytes(2) + payload
+    return head + b"\x7f" + size.to_bytes(8) + payload
 
 
 def _why(error: ConnectionClosed) -> str:

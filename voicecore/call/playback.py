@@ -10,6 +10,10 @@ Rules that hold here:
   and is not made up for by rushing.
 * "Speaking" ends with the echo of the last mark, or with the clock if echoes stop.
 * Tasks ask (`hold`, `cut`); only `run` writes.
+* Without marks the caller's ear is the clock, from the first frame on: what was heard is an
+  estimate, early by the carrier's delay, and "speaking" ends `NO_ECHO_PATIENCE_S` behind it.
+* Without clear nothing that is out can be taken back.  So little is out (`LEAST_LEAD_S`), a
+  barge-in is heard to take that long, and all that was sent counts as heard.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import trio
 
 from ..audio import FRAME_BYTES, SAMPLE_RATE
 from ..dialogue.spoken import Pace
+from ..wire.abilities import Abilities
 from ..wire.events import Clear, Command, Mark, Play
 from .speech import Alarm, Speech
 
@@ -35,6 +40,11 @@ ECHO_PATIENCE_S = 2.0
 
 NO_ECHO_PATIENCE_S = 0.25
 """The same once it is clear that this carrier echoes no marks."""
+
+LEAST_LEAD_S = 2 * FRAME_S
+"""The lead where nothing can be cleared: one pair of frames.  Jitter of the network is heard."""
+
+ALL_ABILITIES = Abilities()
 
 
 @dataclass(slots=True)
@@ -57,11 +67,15 @@ class Player:
     """One call's playback."""
 
     def __init__(
-        self, send: Callable[[Sequence[Command]], Awaitable[None]], lead_s: float = 0.16
+        self,
+        send: Callable[[Sequence[Command]], Awaitable[None]],
+        lead_s: float = 0.16,
+        abilities: Abilities = ALL_ABILITIES,
     ) -> None:
         self.statistics = PlaybackStatistics()
         self._send = send
-        self._lead = lead_s
+        self._abilities = abilities
+        self._lead = lead_s if abilities.clear else min(lead_s, LEAST_LEAD_S)
         self._alarm = Alarm()
         self._pace = Pace()
         self._speech: Speech | None = None
@@ -70,7 +84,9 @@ class Player:
         """When byte 0 of the current speech leaves the carrier's buffer, had it never run dry."""
         self._heard_from = -math.inf
         """The same at the caller's ear, as the newest mark tells: never earlier."""
-        self._patience = ECHO_PATIENCE_S
+        self._patience = ECHO_PATIENCE_S if abilities.marks else NO_ECHO_PATIENCE_S
+        self._busy_until = -math.inf
+        """When what was cut without a clear has been heard to its end."""
         self._must_clear = False
         self._turnstile = trio.Lock()
 
@@ -84,7 +100,8 @@ class Player:
 
     def new_speech(self, name: str) -> Speech:
         """Return an empty speech that this player can play."""
-        return Speech(name, self._alarm, self._pace)
+        size = self._abilities.message_frames * FRAME_BYTES
+        return Speech(name, self._alarm, self._pace, size)
 
     async def play(self, speech: Speech) -> None:
         """Play a speech until its end was heard.  One at a time: others wait.
@@ -144,8 +161,8 @@ class Player:
             speech, now = self._speech, trio.current_time()
             if speech is None or self._held_since <= now:
                 await self._alarm.sleep_until(math.inf)
-            elif (mark := speech.due_mark()) is not None:
-                await self._send([Mark(mark.name)])
+            elif marks := self._due_marks(speech):
+                await self._send(marks)
             elif speech.has_frame:
                 due = self._due(speech, now)
                 if due > now + PRECISION_S:
@@ -163,7 +180,7 @@ class Player:
         if now > self._origin + position:
             if math.isfinite(self._origin):
                 self._count_silence(speech, now - self._origin - position)
-            self._move_origin(now - position)
+            self._move_origin(max(now, self._busy_until) - position)
         return self._origin + position - self._lead
 
     def _move_origin(self, origin: float) -> None:
@@ -186,10 +203,9 @@ class Player:
         dry_at = self._origin + speech.sent / SAMPLE_RATE
         commands: list[Command] = []
         while speech.has_frame and self._due(speech, now) <= now + FRAME_S + PRECISION_S:
-            commands.append(Play(speech.take_frame()))
-            self.statistics.frames += 1
-            if (mark := speech.due_mark()) is not None:
-                commands.append(Mark(mark.name))
+            commands.append(Play(audio := speech.take_frame()))
+            self.statistics.frames += len(audio) // FRAME_BYTES
+            commands += self._due_marks(speech)
         await self._send(commands)
         done = trio.current_time()
         self._note_lateness(done - (dry_at - self._lead))
@@ -198,6 +214,10 @@ class Player:
             # The line took so long for it that the carrier's buffer ran dry meanwhile.
             self._count_silence(speech, dry_for)
             self._move_origin(self._origin + dry_for)
+
+    def _due_marks(self, speech: Speech) -> list[Command]:
+        mark = speech.due_mark() if self._abilities.marks else None
+        return [] if mark is None else [Mark(mark.name)]
 
     def _note_lateness(self, late: float) -> None:
         """Keep the worst, apart from where a run begins: there the whole lead is sent at once."""
@@ -218,7 +238,10 @@ class Player:
 
     def _cut(self, speech: Speech) -> None:
         heard = self.heard(speech)
-        if speech.first_sent_at is not None:
+        if speech.first_sent_at is not None and self._abilities.clear:
             self._must_clear = True
+        elif speech.first_sent_at is not None:
+            self._busy_until = self._origin + speech.sent / SAMPLE_RATE
+            heard = speech.sent
         speech.cut(heard)
         self._alarm.ring()

@@ -58,7 +58,9 @@ class PendingMark:
 class Speech:
     """One reply's audio.  Positions are bytes of mu-law since the reply began."""
 
-    def __init__(self, name: str, player: Alarm, pace: Pace) -> None:
+    def __init__(
+        self, name: str, player: Alarm, pace: Pace, message_bytes: int = FRAME_BYTES
+    ) -> None:
         self.name = name
         self.spoken = Spoken(pace)
         self.sent = 0
@@ -78,6 +80,7 @@ class Speech:
         self._marks = 0
         self._finished = False
         self._player = player
+        self._message_bytes = message_bytes
         self._space = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
@@ -90,8 +93,9 @@ class Speech:
 
     @property
     def has_frame(self) -> bool:
-        """Whether a whole frame waits to be sent."""
-        return self.end - self.sent >= FRAME_BYTES
+        """Whether a whole message waits to be sent, or the shorter one at the end."""
+        waiting = self.end - self.sent
+        return waiting >= self._message_bytes or (self._finished and waiting > 0)
 
     @property
     def is_all_sent(self) -> bool:
@@ -127,10 +131,10 @@ class Speech:
             self._player.ring()
 
     def take_frame(self) -> bytes:
-        """Return the next 160 bytes, and count them as sent."""
+        """Return the next message's audio, whole frames, and count it as sent."""
         start = self.sent - self._base
-        frame = bytes(self._audio[start : start + FRAME_BYTES])
-        self.sent += FRAME_BYTES
+        frame = bytes(self._audio[start : start + self._message_bytes])
+        self.sent += len(frame)
         if self.sent - self._base > UNHEARD_BYTES:
             self._forget(self.sent - UNHEARD_BYTES)
         if self.end - self.sent <= AHEAD_BYTES - REFILL_BYTES:

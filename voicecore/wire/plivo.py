@@ -50,6 +50,9 @@ HEADER_BYTES = 512
 _S = StreamState
 _PACKED = "b32x"
 _PLAIN = re.compile("[A-Za-z0-9]+")
+_PLAY_HEAD = (
+    '{"event":"playAudio","media":{"contentType":"audio/x-mulaw","sampleRate":8000,"payload":'
+)
 
 
 class _StartBody(msgspec.Struct):
@@ -169,11 +172,6 @@ class PlivoStream(JsonStream):
             account_sid=body.account_id,
             parameters=unpack_headers(headers) if isinstance(headers, str) else {},
         )
-
-
-_PLAY_HEAD = (
-    '{"event":"playAudio","media":{"contentType":"audio/x-mulaw","sampleRate":8000,"payload":'
-)
 
 
 def pack_headers(parameters: Mapping[str, str]) -> str:
