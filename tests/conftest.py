@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import gc
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ settings.register_profile("search", derandomize=False, max_examples=1000, **UNHU
 # The same examples in every run: a failure is the change's that met it, not chance's.
 # New ones are looked for on purpose, with `pytest --hypothesis-profile=search`.
 settings.load_profile("same")
+
+# Half of a worker's start is compiling the tests: what was compiled is kept for the next run.
+sys.dont_write_bytecode = False
 
 # What is imported from here on stays to the end: to look through it again and again is a third of
 # a worker's start.

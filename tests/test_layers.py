@@ -53,8 +53,13 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def imported(path: Path) -> Iterator[str]:
+@cache
+def imported(path: Path) -> frozenset[str]:
     """Absolute dotted names that a file imports, wherever in it."""
+    return frozenset(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[str]:
     package = ["voicecore", *path.relative_to(PACKAGE).parent.parts]
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):

@@ -154,7 +154,7 @@ LEGAL_NEXT: dict[type[TurnEvent] | None, set[type[TurnEvent]]] = {
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([V, F, S]), st.integers(1, 40)), max_size=40),
     st.dictionaries(st.integers(0, 800), st.sampled_from(TurnHint), max_size=40),

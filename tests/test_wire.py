@@ -241,6 +241,7 @@ def test_another_media_format_closes_the_stream(key: str, value: object) -> None
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(),
         lambda c: st.lists(c) | st.dictionaries(st.text(), c),
+        max_leaves=10,
     ),
     st.sampled_from(list(MESSAGES)),
 )

@@ -32,7 +32,7 @@ from .http import bearer
 from .realtime_answer import NAME as NAME
 from .realtime_answer import Answer
 from .realtime_session import Session
-from .warm_sockets import WarmSockets
+from .warm_sockets import Line, WarmSockets
 from .websocket import Connect, Endpoint, Refusal, connect_tcp
 
 logger = logging.getLogger(__name__)
@@ -62,10 +62,14 @@ JITTER_S = 0.1
 """
 
 
+EVERY_LANGUAGE = ""
+"""A session is told its language when it is taken."""
+
+
 class RealtimeDialogue:
     """One call's conversation, as long as `run` runs; `opening` sets its sessions up."""
 
-    def __init__(self, opening: str, sockets: WarmSockets) -> None:
+    def __init__(self, opening: str, sockets: WarmSockets[None]) -> None:
         self._opening = opening
         self._sockets = sockets
         self._session: Session | None = None
@@ -125,7 +129,7 @@ class RealtimeDialogue:
     async def _converse(self) -> ProviderError:
         """Hold one session; return how it ended."""
         try:
-            async with self._sockets.open() as socket:
+            async with self._sockets.open(EVERY_LANGUAGE) as (_, socket):
                 self._session = session = Session(socket, self._opening, self._changed.unpark_all)
                 self._changed.unpark_all()
                 try:
@@ -155,7 +159,7 @@ def _attempts(failure: ProviderError) -> int:
 class RealtimeModel:
     """Converses over sessions of its own."""
 
-    def __init__(self, sockets: WarmSockets, model: str) -> None:
+    def __init__(self, sockets: WarmSockets[None], model: str) -> None:
         self._sockets = sockets
         self._model = model
 
@@ -174,7 +178,7 @@ class RealtimeModel:
 
     async def warm_up(self, language: str) -> None:
         """Connect for a call that will begin in a moment."""
-        await self._sockets.warm_up()
+        await self._sockets.warm_up(EVERY_LANGUAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,5 +205,7 @@ async def opened(
     if settings.tts_voice and settings.tts_voice not in VOICES:
         logger.warning("%s has no voice %r: it speaks as %s", NAME, settings.tts_voice, VOICE)
     async with trio.open_nursery() as nursery:
-        yield OpenAIRealtime(RealtimeModel(WarmSockets(endpoint, nursery, connect), model))
+        line = Line(None, endpoint)
+        sockets = WarmSockets(lambda language: line, nursery, connect)
+        yield OpenAIRealtime(RealtimeModel(sockets, model))
         nursery.cancel_scope.cancel()
