@@ -258,8 +258,8 @@ async def test_who_leaves_is_not_served_on(autojump_clock: object) -> None:
     assert (figures["open"], figures["left"], figures["ended"]) == ({}, {"llm": 1}, {})
 
 
-@pytest.mark.parametrize("option", ["--calls=0", "--seconds=0", "--set=slow"])
-def test_refuses_what_makes_no_sense(option: str) -> None:
+def test_refuses_what_makes_no_sense() -> None:
+    option = "--calls=0"
     run = subprocess.run(
         [sys.executable, str(BENCH / "latency.py"), option],
         capture_output=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,8 @@ from trio.testing import MockClock
 
 from voicecore.call.agent import Agent
 from voicecore.call.phrases import STOCK_WORDS
+from voicecore.contracts import Delta, Message, Tool
+from voicecore.errors import ProviderError
 from voicecore.testing import FakeLLM, FakeSTT, FakeTTS, ScriptedCaller, fake_agent
 
 FRAME = 0.02
@@ -134,3 +138,72 @@ async def test_connections_are_warm_when_the_reply_is_asked_for(autojump_clock: 
     assert spoken
     assert warm.opened < spoken[0].opened
     assert not tts.open_requests
+
+
+class BreaksOff(FakeLLM):
+    """Breaks off in the middle of its first answers, `breaks` times, after a word or a clause."""
+
+    said = "Well, I "
+    breaks = 1
+
+    @asynccontextmanager
+    async def reply(
+        self, messages: Sequence[Message], tools: Sequence[Tool]
+    ) -> AsyncIterator[AsyncIterator[Delta]]:
+        async with super().reply(messages, tools) as stream:
+            if len(self.requests) <= self.breaks:
+                stream = self._broken()
+            yield stream
+
+    async def _broken(self) -> AsyncGenerator[Delta, None]:
+        yield self.said
+        await trio.sleep(0.05)
+        raise ProviderError("llm", "cut", "the stream ended")
+
+
+@pytest.mark.parametrize("said", ["Well", "Well, I "])
+async def test_a_reply_that_broke_off_before_it_was_heard_is_asked_for_again(
+    said: str, autojump_clock: MockClock
+) -> None:
+    llm, tts = BreaksOff(), FakeTTS()
+    llm.said = said
+    transcript = await ScriptedCaller().says("hello").listens().hangs_up().call(
+        fake_agent(llm=llm, tts=tts)
+    )  # fmt: skip
+    assert transcript.heard == ["You", "said", "hello."]
+    assert len(llm.requests) == 2
+    assert not tts.open_requests
+
+
+async def test_it_is_asked_for_once_more_and_no_oftener(autojump_clock: MockClock) -> None:
+    llm = BreaksOff()
+    llm.breaks = 2
+    host = fake_agent(llm=llm)
+    await host.prepare()
+    transcript = await ScriptedCaller().says("hello").listens().hangs_up().call(host)
+    assert " ".join(transcript.heard).endswith(host.persona.stock_words.apology)
+    assert len(llm.requests) == 2
+
+
+async def test_a_reply_that_broke_off_while_it_was_heard_is_not(autojump_clock: MockClock) -> None:
+    llm = BreaksOff(token_seconds=0.05)
+    host = fake_agent(llm=llm, pause_ms=0)
+    await host.prepare()
+    llm.said = "Well, I think so, "
+    transcript = await ScriptedCaller().says("hello").listens().listens().hangs_up().call(host)
+    assert host.persona.stock_words.apology in " ".join(transcript.heard)
+    assert len(llm.requests) == 1
+
+
+async def test_markup_and_control_characters_are_not_spoken(autojump_clock: MockClock) -> None:
+    tts = FakeTTS()
+    llm = FakeLLM(answer=lambda m: "**First**, `x`\x00\x1b and second.")
+    await ScriptedCaller().says("hello").listens().hangs_up().call(fake_agent(llm=llm, tts=tts))
+    spoken = " ".join(request.what for request in tts.requests)
+    assert spoken.split() == ["First,", "x", "and", "second."]
+
+
+async def test_dots_are_no_words(autojump_clock: MockClock) -> None:
+    llm = FakeLLM()
+    await ScriptedCaller().says("...").pauses(3).hangs_up().call(fake_agent(llm=llm))
+    assert not llm.requests

@@ -142,8 +142,22 @@ async def test_half_answers_open_it_too(stage: Stage, autojump_clock: MockClock)
     for _ in range(5):
         with pytest.raises(ProviderError):
             await stage.answer(order)
+        await trio.sleep(1)
     assert await stage.answer(order) == TEXT
     assert stage.asked == [5, 1]
+
+
+async def test_who_has_just_broken_off_is_asked_last(
+    stage: Stage, autojump_clock: MockClock
+) -> None:
+    """Whoever asks again does so because of that."""
+    order = stage.order(Failing(stage.fakes[0], "cut", "later"), stage.fakes[1])
+    if stage.name == "stt":
+        return  # gives all or nothing
+    with pytest.raises(ProviderError):
+        await stage.answer(order)
+    assert await stage.answer(order) == TEXT
+    assert stage.asked == [1, 1]
 
 
 @pytest.mark.parametrize("is_probe", [False, True])

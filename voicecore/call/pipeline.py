@@ -204,7 +204,7 @@ class Pipeline:
         self._report(turn)
         if turn.is_committed:
             if turn.has_failed:
-                self._failures += 1
+                self._failures += bool(turn.utterance)
             elif turn.words and turn.outcome is Outcome.HEARD:
                 self._failures = self._prompts = 0
         if turn is not self._turn:

@@ -31,6 +31,9 @@ and says more; this one also holds for those that have none."""
 IDLE_S = 5.0
 """How long a stream may pause once it has begun."""
 
+AGAIN_S = 3.0
+"""Until when an LLM that broke off is asked once more, or whoever is next, and no apology said."""
+
 MAX_REPLY_CHARACTERS = 4000
 """Five minutes of speech: an LLM that goes on longer is broken."""
 
@@ -56,6 +59,7 @@ class Reply:
         self._is_complete = False
         self._clauses: deque[Clause] = deque()
         """Generated and not wholly spoken; the first may be half spoken."""
+        self._has_broken_off = False
         self._tokens = 0
 
     def __repr__(self) -> str:
@@ -98,6 +102,30 @@ class Reply:
         """
         if messages is not None:
             self._messages = messages
+        began = trio.current_time()
+        try:
+            await self._produce()
+        except* ProviderError:
+            if not self._may_begin_again(began):
+                raise
+            self._begin_again()
+            await self._produce()
+
+    def _may_begin_again(self, began: float) -> bool:
+        """Whether an LLM that broke off may be asked once more: nobody has heard anything yet."""
+        is_soon = trio.current_time() - began < AGAIN_S
+        return is_soon and self._has_broken_off and not self.speech.sent
+
+    def _begin_again(self) -> None:
+        """Forget what was begun."""
+        self._has_broken_off = self.ends_call = False
+        self._generated, self._splitter = "", Splitter()
+        self._clauses.clear()
+        self.speech.begin_again()
+        self.voice.begin_again()
+        self._timeline.begin_again()
+
+    async def _produce(self) -> None:
         send, receive = trio.open_memory_channel[Clause](CLAUSES_AHEAD)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._think, send, name="llm")
@@ -135,18 +163,29 @@ class Reply:
                 return
             if self._generated:
                 await self._pass_on(self._take(" "), send)
-            with trio.CancelScope(deadline=trio.current_time() + FIRST_S) as patience:
-                async with self._agent.llm.reply(self._prompt(), (END_CALL,)) as deltas:
-                    async for delta in deltas:
-                        patience.deadline = math.inf
-                        await self._pass_on(self._take(delta), send)
-                        patience.deadline = trio.current_time() + IDLE_S
-            if patience.cancelled_caught:
-                raise ProviderError("llm", "timeout", "no word in time")
+            try:
+                await self._listen_to_llm(send)
+            except ProviderError:
+                self._has_broken_off = bool(self._generated)
+                raise
             await self._pass_on(self._splitter.flush(), send)
-            if self._timeline.first_clause is None and not self.ends_call:
-                raise ProviderError("llm", "garbage", "no words")
+            if self._timeline.first_clause is None:
+                if not self.ends_call:
+                    raise ProviderError("llm", "garbage", "no words")
+                # Models often call the tool and say nothing: nobody is hung up on without a word.
+                goodbye = self._agent.persona.stock_words.goodbye
+                await self._pass_on([Clause(goodbye, True)], send)
             self._is_complete = True
+
+    async def _listen_to_llm(self, send: trio.MemorySendChannel[Clause]) -> None:
+        with trio.CancelScope(deadline=trio.current_time() + FIRST_S) as patience:
+            async with self._agent.llm.reply(self._prompt(), (END_CALL,)) as deltas:
+                async for delta in deltas:
+                    patience.deadline = math.inf
+                    await self._pass_on(self._take(delta), send)
+                    patience.deadline = trio.current_time() + IDLE_S
+        if patience.cancelled_caught:
+            raise ProviderError("llm", "timeout", "no word in time")
 
     def _prompt(self) -> tuple[Message, ...]:
         system = Message("system", self._agent.persona.prompt)
@@ -168,6 +207,7 @@ class Reply:
             return []
         if len(self._generated) + len(delta) > MAX_REPLY_CHARACTERS:
             raise ProviderError("llm", "garbage", f"over {MAX_REPLY_CHARACTERS} characters")
+        delta = _speakable(delta)
         self._generated += delta
         return self._splitter.feed(delta)
 
@@ -187,6 +227,11 @@ class Reply:
                     await self.may_speak.wait()
                 await self.voice.speak(clause)
                 self._clauses.popleft()
+
+
+def _speakable(text: str) -> str:
+    """Take out what cannot be spoken: control characters, and the marks of markup."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text if c not in "*`")
 
 
 def _only(breakdown: dict[str, float], stage: str) -> dict[str, float]:

@@ -102,6 +102,14 @@ class Speech:
         """Whether the player has nothing left to send, now or later."""
         return self._finished and self.sent >= self.end
 
+    def begin_again(self) -> None:
+        """Throw away what was put, none of which was sent."""
+        assert not self.sent
+        self.spoken.begin_again()
+        self._audio.clear()
+        self._sentences.clear()
+        self._space.unpark_all()
+
     async def put(self, audio: bytes) -> None:
         """Append mu-law of any length; wait while a second of it is ahead of the player."""
         view = memoryview(audio)

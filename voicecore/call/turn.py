@@ -249,5 +249,7 @@ class Turn(ABC):
 
 def clean(text: str) -> str:
     """Words only: no control characters, no more than a turn can hold."""
+    if not any(c.isalnum() for c in text):
+        return ""  # "...": what some recognisers make of noise
     printable = "".join(c if c.isprintable() else " " for c in text[:MAX_TRANSCRIPT_CHARACTERS])
     return " ".join(printable.split())

@@ -49,6 +49,10 @@ class Voice:
         self._begun_at = None
         self.speech.spoken.abandon()
 
+    def begin_again(self) -> None:
+        """Nothing was said."""
+        self._begun_at, self._clauses = None, 0
+
     async def speak(self, clause: Clause) -> None:
         """Stream one clause into the speech, without the bytes of it that are there already.
 

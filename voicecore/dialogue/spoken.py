@@ -57,6 +57,10 @@ class Spoken:
         """Everything that was given to TTS so far."""
         return " ".join(clause.text for clause in self._clauses if clause.text)
 
+    def begin_again(self) -> None:
+        """Nothing was given to TTS."""
+        self._clauses.clear()
+
     def begin(self, text: str, position: int) -> None:
         """The audio of `text` starts at `position`."""
         self._clauses.append(_Clause(text.strip(), position, position))

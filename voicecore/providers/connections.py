@@ -27,6 +27,7 @@ the limit is off, and a task closes what is old.
 
 from __future__ import annotations
 
+import functools
 import logging
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
@@ -322,6 +323,12 @@ def _as_httpx() -> Iterator[None]:
         raise getattr(httpx, type(error).__name__)(str(error)) from error
 
 
+@functools.cache
+def _public_authorities() -> ssl.SSLContext:
+    """Read the certificates that everybody trusts, once: it takes 25 ms."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 @asynccontextmanager
 async def open_connections(
     url: httpx.URL, tls: ssl.SSLContext | None = None
@@ -332,7 +339,7 @@ async def open_connections(
     as it is, not in a group.
     """
     if url.scheme == "https" and tls is None:
-        tls = httpx.create_ssl_context(trust_env=False)
+        tls = _public_authorities()
     if tls is not None:
         tls.set_alpn_protocols(["http/1.1"])
     failure: BaseException | None = None

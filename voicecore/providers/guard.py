@@ -22,6 +22,9 @@ from .breaker import FAILURES, Attempt, Breaker, BreakerState
 
 _logger = logging.getLogger("voicecore.providers")
 
+JUST_S = 0.5
+"""How long ago just now is."""
+
 T = TypeVar("T")
 
 
@@ -44,6 +47,7 @@ class Guard:
         self._stage = stage
         self._name = name
         self._failures = failures
+        self._broke_off_at = -math.inf
         self._last_fault: ProviderFault = "status"
 
     def __repr__(self) -> str:
@@ -94,10 +98,20 @@ class Guard:
             what = "%s by %s is left alone for a while: %s"
             _logger.warning(what, self._stage, self._name, failure)
 
+    def break_off(self, attempt: Attempt, failure: ProviderError) -> None:
+        """Count a failure in the middle of an answer."""
+        self._broke_off_at = trio.current_time()
+        self.fail(attempt, failure)
+
     def count(self, failure: ProviderError) -> None:
         """Count a failure of what nobody was waiting for."""
         self._last_fault = failure.fault
         self._failures[self._name, failure.fault] += 1
+
+    @property
+    def has_just_broken_off(self) -> bool:
+        """Whether somebody is asked again because of us: others come first then."""
+        return trio.current_time() - self._broke_off_at < JUST_S
 
     def late(self, seconds: float) -> ProviderError:
         """The failure of giving nothing in time."""
@@ -120,7 +134,7 @@ class Guard:
             # Around the whole use: a provider may hold a nursery or a scope while it streams.
             with trio.CancelScope(deadline=trio.current_time() + self.first_s) as patience:
                 async with request() as items:
-                    stream = _Stream(items, attempt, partial(self.fail, attempt))
+                    stream = _Stream(items, attempt, partial(self.break_off, attempt))
                     if not await stream.begin() and not may_be_empty:
                         raise ProviderError(self._name, "garbage", "an empty answer")
                     if patience.cancel_called:

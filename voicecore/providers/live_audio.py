@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from ..audio import SAMPLE_RATE
 
-SEARCHED_BYTES = 2 * SAMPLE_RATE
-"""A burst of frames may be fed between an utterance's end and the question for its words; the
-line hands on at most a second of it at a time."""
+SEARCHED_BYTES = 10 * SAMPLE_RATE
+"""How long ago an utterance may have ended when its words are asked for: another recogniser may
+have been asked before, and have taken its time."""
 
 TAIL_BYTES = SAMPLE_RATE
 """Enough of an utterance to find it by: it holds speech, which never comes twice."""

@@ -86,7 +86,8 @@ class Order(Generic[P]):
             ProviderError: nobody had anything; or, while iterating, who had broke off.
         """
         failures: list[ProviderError] = []
-        for choice in self.choices:
+        # Stable: who has just broken off in the middle is asked last, where there is anybody else.
+        for choice in sorted(self.choices, key=lambda choice: choice.guard.has_just_broken_off):
             has_begun = False
             try:
                 async with ask(choice) as items:
