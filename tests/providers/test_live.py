@@ -361,3 +361,15 @@ async def test_calls_that_are_cancelled_at_any_moment_leave_no_session(
                     await transcription.transcript(await line.turn("one two"))
             await trio.testing.wait_all_tasks_blocked()
             assert not fake.open_sessions, step
+
+
+@pytest.mark.parametrize("late_s", [1.0, 2.3, 5.5])
+async def test_words_that_are_asked_for_late_are_found(
+    late_s: float, autojump_clock: MockClock
+) -> None:
+    """Another recogniser may have been asked before, and have hung."""
+    async with line_to() as (line, _, _):
+        for words in ("book a table", "for two please"):
+            utterance = await line.turn(words)
+            await line.pause(late_s)
+            assert await line.words(utterance) == words

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..audio import SAMPLE_RATE
 
-SEARCHED_BYTES = 10 * SAMPLE_RATE
+SEARCHED_BYTES = 6 * SAMPLE_RATE
 """How long ago an utterance may have ended when its words are asked for: another recogniser may
 have been asked before, and have taken its time."""
 
@@ -28,6 +28,8 @@ class HeldAudio:
     def __init__(self) -> None:
         self.start = 0
         self._data = bytearray()
+        self._recent = bytearray()
+        """The end of the line, held or not: to find an utterance in."""
 
     @property
     def end(self) -> int:
@@ -37,6 +39,9 @@ class HeldAudio:
     def append(self, audio: bytes) -> None:
         """Take what comes next on the line."""
         self._data += audio
+        self._recent += audio
+        if len(self._recent) > 2 * (SEARCHED_BYTES + TAIL_BYTES):
+            del self._recent[: -(SEARCHED_BYTES + TAIL_BYTES)]
 
     def read(self, position: int, most: int) -> bytes:
         """Return at most so many bytes from a position that is held."""
@@ -52,7 +57,7 @@ class HeldAudio:
     def end_of(self, utterance: bytes) -> int:
         """Return where `utterance` ends, by its own bytes; the end of all if it is not found."""
         tail = utterance[-TAIL_BYTES:]
-        searched = self._data[-(SEARCHED_BYTES + len(tail)) :]
+        searched = self._recent[-(SEARCHED_BYTES + len(tail)) :]
         at = searched.rfind(tail)
         return self.end if at < 0 else self.end - len(searched) + at + len(tail)
 
