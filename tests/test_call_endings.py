@@ -159,3 +159,13 @@ async def test_a_carrier_that_sends_nothing_in_silence_still_gets_its_answer(
             while not carrier.buffer.queued_bytes:
                 carrier.receive(await websocket.get_message())
         nursery.cancel_scope.cancel()
+
+
+async def test_a_greeting_that_fails_is_no_failed_turn(autojump_clock: MockClock) -> None:
+    llm, tts = FakeLLM(faults=["error"] * 2), FakeTTS(faults=["error"])
+    caller = ScriptedCaller().listens()
+    for words in ("hello", "hello", "again"):
+        caller = caller.says(words).listens()
+    transcript = await caller.hangs_up().call(fake_agent(llm=llm, tts=tts, greeting="Good day."))
+    assert transcript.ended_by == "caller"
+    assert transcript.heard[-3:] == ["You", "said", "again."]
