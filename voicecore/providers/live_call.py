@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -21,7 +20,8 @@ from ..errors import ProviderError
 from .live_dialect import Dialect
 from .live_session import Ear, Question, Session
 from .live_words import Ask, confidence, joined
-from .websocket import Refusal, WebSocket
+from .redial import Redial
+from .websocket import WebSocket
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +37,6 @@ believed after so long.  It matters only where no more audio comes, not even sil
 
 SILENT_S = 2.0
 """A session that says nothing for so long to somebody who waits is dead."""
-
-BACKOFF_S = (0.0, 0.25, 0.5, 1.0, 2.0)
-"""Before the second attempt, the third, and so on.  After the last nobody tries, until somebody
-asks for words."""
-
-JITTER_S = 0.1
-"""At most, in every wait but the first: calls that were cut together shall not come back together.
-"""
 
 ATTEMPTS = 3
 """Failures that one question for words waits through."""
@@ -69,11 +61,7 @@ class LiveCall:
         self._session: Session | None = None
         self._is_fed = False
         self._begun = trio.Event()
-        self._wanted = trio.Event()
-        """Set by a question: it does not wait for the next attempt's time."""
-        self._failure: ProviderError | None = None
-        self._failures = self._failed_attempts = 0
-        """All of them; those in a row in which no words were heard."""
+        self._redial = Redial(ATTEMPTS)
 
     def feed(self, frame: bytes) -> None:
         """Take the next frame of the line.  Never blocks; the oldest audio is let go of."""
@@ -122,8 +110,8 @@ class LiveCall:
             return Transcript("")
         question = Question(self._ask(utterance), trio.current_time())
         self._ear.question = question
-        self._failed_attempts = 0
-        for event in (self._begun, self._wanted, self._ear.more):
+        self._redial.ask()
+        for event in (self._begun, self._ear.more):
             event.set()
         try:
             with trio.move_on_after(ANSWER_S):
@@ -145,12 +133,10 @@ class LiveCall:
 
     async def _wait_for(self, question: Question) -> None:
         """Wait until the words of an utterance are there."""
-        failures = self._failures
+        failures = self._redial.failures
         while not self._is_answered(question):
-            if self._failure is not None and self._failures > failures:
-                refused = isinstance(self._failure, Refusal)
-                if refused or self._failures >= failures + ATTEMPTS:
-                    raise self._failure
+            if failure := self._redial.hopeless(failures):
+                raise failure
             with trio.move_on_at(self._next_look(question)):
                 await self._ear.changed.park()
             if self._session is not None and trio.current_time() >= self._dead_at(question):
@@ -198,12 +184,10 @@ class LiveCall:
         """Keep a session going, from the first frame or question on."""
         await self._begun.wait()
         while True:
-            self._failure = await self._converse()
-            self._failures += 1
-            self._failed_attempts += 1
+            self._redial.fail(failure := await self._converse())
             self._ear.changed.unpark_all()
-            logger.warning("live session lost: %s", self._failure)
-            await self._wait_to_retry(self._failure)
+            logger.warning("live session lost: %s", failure)
+            await self._redial.wait()
 
     async def _converse(self) -> ProviderError:
         """Hold one session; return how it ended."""
@@ -216,15 +200,6 @@ class LiveCall:
                 finally:
                     self._session = None
                     if session.has_heard_words:
-                        self._failed_attempts = 0
+                        self._redial.succeed()
         except ProviderError as error:
             return error
-
-    async def _wait_to_retry(self, error: ProviderError) -> None:
-        self._wanted = trio.Event()
-        delay = math.inf
-        if not isinstance(error, Refusal) and self._failed_attempts <= len(BACKOFF_S):
-            delay = BACKOFF_S[self._failed_attempts - 1]
-            delay += random.uniform(0, JITTER_S) if delay else 0
-        with trio.move_on_after(delay):
-            await self._wanted.wait()

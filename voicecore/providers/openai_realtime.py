@@ -14,8 +14,6 @@ VOICECORE_TTS (``openai`` knows the same voices).
 from __future__ import annotations
 
 import logging
-import math
-import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,8 +30,9 @@ from .http import bearer
 from .realtime_answer import NAME as NAME
 from .realtime_answer import Answer
 from .realtime_session import Session
+from .redial import Redial
 from .warm_sockets import Line, WarmSockets
-from .websocket import Connect, Endpoint, Refusal, connect_tcp
+from .websocket import Connect, Endpoint, connect_tcp
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +52,6 @@ SESSION_S = 3.0
 ATTEMPTS = 2
 """To get a session for one question, unless the vendor does not want us."""
 
-BACKOFF_S = (0.0, 0.25, 0.5, 1.0, 2.0)
-"""Before the second attempt, the third, and so on.  After the last nobody tries, until somebody
-asks for an answer."""
-
-JITTER_S = 0.1
 """At most, in every wait but the first: calls that were cut together shall not come back together.
 """
 
@@ -73,10 +67,8 @@ class RealtimeDialogue:
         self._opening = opening
         self._sockets = sockets
         self._session: Session | None = None
-        self._failure: ProviderError | None = None
-        self._failures = self._failed_attempts = 0
+        self._redial = Redial(ATTEMPTS)
         """All of them; those in a row in which nothing was answered."""
-        self._wanted = trio.Event()
         """Set by a question: it does not wait for the next attempt's time."""
         self._changed = trio.lowlevel.ParkingLot()
 
@@ -105,12 +97,11 @@ class RealtimeDialogue:
 
     async def _ready_session(self) -> Session:
         """Wait for a session, and for the answer before this one to be over."""
-        failures, self._failed_attempts = self._failures, 0
-        self._wanted.set()
+        failures = self._redial.failures
+        self._redial.ask()
         with trio.move_on_after(SESSION_S):
             while (session := self._session) is None or not session.is_ready:
-                failed, failure = self._failures - failures, self._failure
-                if failure is not None and failed >= _attempts(failure):
+                if failure := self._redial.hopeless(failures):
                     raise failure
                 await self._changed.park()
             return session
@@ -119,12 +110,10 @@ class RealtimeDialogue:
     async def run(self) -> None:
         """Keep a session open until cancelled."""
         while True:
-            self._failure = await self._converse()
-            self._failures += 1
-            self._failed_attempts += 1
+            self._redial.fail(failure := await self._converse())
             self._changed.unpark_all()
-            logger.warning("session lost: %s", self._failure)
-            await self._wait_to_retry(self._failure)
+            logger.warning("session lost: %s", failure)
+            await self._redial.wait()
 
     async def _converse(self) -> ProviderError:
         """Hold one session; return how it ended."""
@@ -137,23 +126,9 @@ class RealtimeDialogue:
                 finally:
                     self._session = None
                     if session.has_answered:
-                        self._failed_attempts = 0
+                        self._redial.succeed()
         except ProviderError as error:
             return error
-
-    async def _wait_to_retry(self, error: ProviderError) -> None:
-        self._wanted = trio.Event()
-        delay = math.inf
-        if not isinstance(error, Refusal) and self._failed_attempts <= len(BACKOFF_S):
-            delay = BACKOFF_S[self._failed_attempts - 1]
-            delay += random.uniform(0, JITTER_S) if delay else 0
-        with trio.move_on_after(delay):
-            await self._wanted.wait()
-
-
-def _attempts(failure: ProviderError) -> int:
-    """How many such failures are a question's answer."""
-    return 1 if isinstance(failure, Refusal) else ATTEMPTS
 
 
 class RealtimeModel:
