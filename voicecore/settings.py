@@ -55,6 +55,22 @@ class Settings(BaseSettings):
     # Who may call in
     twilio_account_sid: str | None = _variable("TWILIO_ACCOUNT_SID", default=None)
     twilio_auth_token: SecretStr | None = _variable("TWILIO_AUTH_TOKEN", default=None)
+    twilio_base_url: str = _variable("TWILIO_BASE_URL", default="https://api.twilio.com")
+    carrier_secret: SecretStr | None = None
+    admin_token: SecretStr | None = None
+
+    # Whom we call, and to whom calls may be given
+    outbound_from: str | None = None
+    outbound_prefixes: str = ""  # separated by commas; without, no call is placed
+    outbound_per_hour: Annotated[int, Field(ge=1, le=10000)] = 60
+    transfers: str = ""  # name=+number, separated by commas
+
+    # What is kept of a call (see records/)
+    record_dir: Path | None = None
+    record_audio: bool = True
+    record_text: bool = True
+    record_days: Annotated[float, Field(ge=0, le=36500)] = 0
+    record_gb: Annotated[float, Field(ge=0, le=1000000)] = 0
 
     # Who answers
     agent: str | None = None
@@ -96,6 +112,7 @@ class Settings(BaseSettings):
     pause_ms: Annotated[int, Field(ge=0, le=2000)] = 100
     speculation: Literal["off", "llm", "full"] = "full"
     barge_in_ms: Annotated[int, Field(ge=0, le=2000)] = 160
+    barge_in_key: str | None = None
 
     # How a reply is played (see call/playback.py)
     playback_lead_ms: Annotated[int, Field(ge=40, le=1000)] = 160
@@ -120,6 +137,49 @@ class Settings(BaseSettings):
             raise ValueError("takes a language such as en-US")
         return value
 
+    @field_validator("barge_in_key")
+    @classmethod
+    def _key_is_a_key(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch("[0-9*#]", value):
+            raise ValueError("takes one key of 0123456789*#")
+        return value
+
+    @field_validator("outbound_from")
+    @classmethod
+    def _number_is_e164(cls, value: str | None) -> str | None:
+        if value is not None and not E164.fullmatch(value):
+            raise ValueError("takes a number such as +15550001111")
+        return value
+
+    @field_validator("outbound_prefixes")
+    @classmethod
+    def _prefixes_are_beginnings_of_numbers(cls, value: str) -> str:
+        if not all(re.fullmatch(r"\+[1-9]\d{0,14}", prefix) for prefix in _parts(value)):
+            raise ValueError("takes beginnings of numbers such as +1,+4930")
+        return value
+
+    @field_validator("transfers")
+    @classmethod
+    def _transfers_are_names_and_numbers(cls, value: str) -> str:
+        for part in _parts(value):
+            name, _, number = part.partition("=")
+            if not re.fullmatch(r"\w[\w -]{0,39}", name.strip()) or not E164.fullmatch(
+                number.strip()
+            ):
+                raise ValueError("takes names and numbers such as sales=+15550002222")
+        return value
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What numbers that are called may begin with."""
+        return tuple(_parts(self.outbound_prefixes))
+
+    @property
+    def transfer_numbers(self) -> dict[str, str]:
+        """To whom a call may be given: name to number, in the order in which they are written."""
+        pairs = (part.partition("=") for part in _parts(self.transfers))
+        return {name.strip(): number.strip() for name, _, number in pairs}
+
     @field_validator("public_url")
     @classmethod
     def _public_url_is_an_origin(cls, value: str | None) -> str | None:
@@ -137,6 +197,7 @@ class Settings(BaseSettings):
         "elevenlabs_base_url",
         "cartesia_base_url",
         "sarvam_base_url",
+        "twilio_base_url",
     )
     @classmethod
     def _base_is_a_url(cls, value: str, info: ValidationInfo) -> str:
@@ -144,6 +205,15 @@ class Settings(BaseSettings):
             default = cls.model_fields[str(info.field_name)].default
             raise ValueError(f"takes a URL such as {default}")
         return value.rstrip("/")
+
+
+E164 = re.compile(r"\+[1-9]\d{6,14}")
+"""A telephone number as ITU-T E.164 writes it; no country's is shorter."""
+
+
+def _parts(value: str) -> list[str]:
+    """Return what is between the commas."""
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
