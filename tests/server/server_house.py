@@ -17,6 +17,7 @@ from voicecore.server.ledger import Ledger
 from voicecore.server.media import Converse, Ending, MediaStreams
 from voicecore.server.routes import House
 from voicecore.server.serve import Server, serve_lines
+from voicecore.server.store import MemoryStore
 from voicecore.settings import Settings
 from voicecore.wire.events import Started
 from voicecore.wire.twilio import MediaStream
@@ -64,7 +65,8 @@ class MemoryServer:
         self.settings = settings(**given)
         self.admission = Admission(self.settings, self.ledger, trio.current_time)
         self.streams = MediaStreams(converse, self.admission, self.ledger)
-        house = House(self.settings, self.admission, self.ledger)
+        self.store = MemoryStore(trio.current_time)
+        house = House(self.settings, self.admission, self.ledger, self.store)
         self.server = Server(house, self.streams, [("127.0.0.1", 0)])
         self._dial, calls = trio.open_memory_channel[trio.StapledStream](100)
         self.listener = MemoryListener(calls)

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import trio
 
-from ..audio.framing import Framer
 from ..contracts import Dialogue, Line, Transcription
 from ..dialogue.history import History
 from ..errors import CallRefused, LineClosed, RemoteProtocolError
@@ -24,6 +24,7 @@ from ..wire.dialects import TWILIO, Dialect
 from ..wire.events import Command, Dtmf, Ignored, MarkReached, Media, Started, Stopped
 from .agent import Agent
 from .hearing import Hearing
+from .inbound import Inbound
 from .pipeline import Pipeline
 from .playback import PlaybackStatistics, Player
 from .timeline import CallLog, Observer
@@ -33,16 +34,21 @@ from .turn import Conversation
 START_S = 10.0
 """From the upgrade to `start`: a socket that does not become a call is closed."""
 
-FRAMES_WAITING = 50
-"""One second of the caller's sound between receive and vad.  Full: the newest is dropped and
-counted; receive must not wait, or nobody answers pings any more."""
-
 OVERTIME_S = 20.0
 """How long the goodbye at the maximum length may take."""
 
-EndedBy = Literal["caller", "agent", "carrier", "silence", "length", "server"]
+EndedBy = Literal["caller", "agent", "carrier", "silence", "length", "server", "transfer", "admin"]
 """Who or what ended a call: the caller hung up; the agent did; the carrier broke the protocol; no
-media came; the maximum length was reached; we went down."""
+media came; the maximum length was reached; we went down; it goes on with somebody else; an operator
+hung up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """With whom a call goes on: a number is dialled, or a conference is joined."""
+
+    number: str = ""
+    conference: str = ""
 
 
 class Call:
@@ -51,19 +57,18 @@ class Call:
     def __init__(self, line: Line, dialect: Dialect = TWILIO) -> None:
         self.started = Started("", "")
         self.ended_by: EndedBy | None = None
+        self.transfer: Transfer | None = None
+        """With whom the call goes on, once `ended_by` is "transfer"."""
         self.close_code = 1000
         """The WebSocket code with which the line should be closed."""
         self.history = History()
-        self.dropped_frames = self.inbound_gaps = 0
         self._line = line
         self._stream = dialect.machine()
         self._abilities = dialect.abilities
-        self._framer = Framer()
+        self._inbound = Inbound()
         self._player: Player | None = None
         self._pipeline: Pipeline | None = None
-        self._hearing: Hearing | None = None
         self._ended = trio.Event()
-        self._send_frame, self._frames = trio.open_memory_channel[bytes](FRAMES_WAITING)
         self.log = CallLog("")
 
     def __repr__(self) -> str:
@@ -97,7 +102,8 @@ class Call:
         """Let `agent` talk with the caller until one of them, or time, ends the call."""
         self._player = player = Player(self._say, agent.limits.lead_s, self._abilities)
         async with _listener(agent) as listener:
-            talk = Conversation(agent, player, listener, self.history, self.log, self._note_words)
+            note_words = self._inbound.note_words
+            talk = Conversation(agent, player, listener, self.history, self.log, note_words)
             self._pipeline = pipeline = Pipeline(talk, self.hang_up)
             hearing = Hearing(agent, listener, pipeline.post, agent.persona.language)
             async with trio.open_nursery() as nursery:
@@ -116,6 +122,34 @@ class Call:
             self.ended_by, self.close_code = reason, close_code
             self._ended.set()
 
+    def transfer_to(self, transfer: Transfer) -> None:
+        """End the stream; the call goes on with somebody else.  The first to end it counts."""
+        if self.ended_by is None:
+            self.transfer = transfer
+            self.hang_up("transfer")
+
+    def say(self, text: str) -> bool:
+        """Have the agent say a sentence, when neither side is speaking.
+
+        False: the agent is not talking with anybody, or too much waits to be said.
+        """
+        return self._pipeline is not None and self._pipeline.say(text)
+
+    def take_leave(self, text: str) -> bool:
+        """Have the agent break off, say a last thing that cannot be interrupted, and hang up.
+
+        What is left on an answering machine.  False: the agent is not talking with anybody.
+        """
+        if self._pipeline is None:
+            return False
+        self._pipeline.take_leave(text)
+        return True
+
+    def begin_log(self, observe: Observer | None) -> None:
+        """The call is admitted: from now on its milestones are its own."""
+        self.log = self._inbound.log = CallLog(self.sid, observe)
+        self.log.milestone("stream started", stream=self.started.stream_sid)
+
     def log_end(self) -> None:
         """Log who ended the call, and what it was like."""
         played = self.playback
@@ -124,8 +158,8 @@ class Call:
             reason=self.ended_by,
             seconds=round(trio.current_time() - self.log.began, 1),
             turns=self.turns,
-            dropped_frames=self.dropped_frames,
-            inbound_gaps=self.inbound_gaps,
+            dropped_frames=self._inbound.dropped_frames,
+            inbound_gaps=self._inbound.gaps,
             underruns=played.underruns,
             starved=played.starved,
             late_ms=round(played.lateness_max_s * 1000, 1),
@@ -137,17 +171,8 @@ class Call:
         await self._ended.wait()
 
     async def _listen_with(self, hearing: Hearing) -> None:
-        self._hearing = hearing
-        try:
-            await hearing.run(self._frames)
-        finally:
-            self._hearing = None
-            self.inbound_gaps = hearing.gaps
+        await self._inbound.listen_with(hearing)
         self.hang_up("silence")
-
-    def _note_words(self, words: str) -> None:
-        if self._hearing is not None:
-            self._hearing.note_words(words)
 
     async def receive(self) -> None:
         """Read the line until it ends.  The first task of a call, started by `open_call`."""
@@ -163,7 +188,7 @@ class Call:
     def _take(self, message: str | bytes) -> None:
         event = self._stream.receive(message)
         if type(event) is Media:  # forty-nine of fifty: before the slower match
-            self._hear(self._framer.feed(event.audio))
+            self._inbound.take(event.audio)
             return
         match event:
             case MarkReached(name):
@@ -178,25 +203,6 @@ class Call:
                     self.log.milestone("ignored a message", reason=reason)
             case Dtmf(digit):
                 self.log.milestone("digit", text=digit)
-
-    def _hear(self, frames: list[bytes]) -> None:
-        """Judge a frame that comes alone at once; what comes in a burst waits for the vad task.
-
-        Waking a task costs more than judging a frame does.
-        """
-        if len(frames) == 1 and self._hearing is not None and not self._is_behind():
-            self._hearing.hear(frames[0])
-            return
-        for frame in frames:
-            try:
-                self._send_frame.send_nowait(frame)
-            except trio.WouldBlock:
-                if not self.dropped_frames:
-                    self.log.milestone("dropping frames", waiting=FRAMES_WAITING)
-                self.dropped_frames += 1
-
-    def _is_behind(self) -> bool:
-        return self._frames.statistics().current_buffer_used > 0
 
     async def _say(self, commands: Sequence[Command]) -> None:
         """What the player writes with.  A line that is gone ends the call, politely."""
@@ -261,8 +267,7 @@ async def open_call(
     await call.wait_started()
     if admit is not None:
         admit(call.started)
-    call.log = CallLog(call.sid, observe)
-    call.log.milestone("stream started", stream=call.started.stream_sid)
+    call.begin_log(observe)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call.receive, name="receive")
         try:

@@ -7,7 +7,6 @@ reply that goes on after a cough waits for that.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +27,8 @@ from ..dialogue.turns import (
 )
 from .cascade import CascadeTurn
 from .duplex import SpokenTurn
+from .silence import Announcement, Silence
+from .timeline import CallLog
 from .turn import Conversation, Outcome, Turn
 
 
@@ -74,32 +75,51 @@ class Pipeline:
         """Utterances whose turns were cut before anybody knew their words."""
         self._lost: Turn | None = None
         """The last speculation about what the caller is saying; its reply may still be right."""
-        self._speculations = self._failures = self._prompts = 0
-        self._idle_since = trio.current_time()
-        """Since when neither side has spoken; infinity: the caller is speaking."""
-        self._farewell_at = conversation.log.began + conversation.agent.limits.max_call_s
+        self._speculations = self._failures = 0
+        agent, began = conversation.agent, conversation.log.began
+        self._silence = Silence(agent.limits, agent.persona.stock_words, began)
+        self._waiting = trio.CancelScope()
+        """For the next event, or until something must be said."""
         self._farewell: Turn | None = None
+
+    def say(self, text: str) -> bool:
+        """Say a sentence in the next pause; false: too much waits to be said."""
+        taken = self._silence.order(text)
+        self._waiting.cancel()
+        return taken
+
+    def take_leave(self, text: str) -> None:
+        """Break off, say a last thing that cannot be interrupted, and hang up."""
+        self._silence.part(text)
+        self._waiting.cancel()
 
     async def run(self) -> None:
         """Greet, then react until cancelled."""
         async with trio.open_nursery() as self._nursery:
             if greeting := self._talk.agent.persona.greeting:
-                self._announce(greeting)
+                self._announce(Announcement(greeting))
             while True:
-                with trio.move_on_at(min(self._idle_at(), self._farewell_at)) as patience:
+                self._waiting.deadline = self._silence.due_at(self._turn is not None)
+                with self._waiting:
                     event = await self._events.receive()
-                if patience.cancelled_caught:
-                    self._run_out_of_patience()
-                elif isinstance(event, TurnFinished):
-                    self._finish(event.turn)
-                else:
-                    self._react(event)
+                if not self._waiting.cancelled_caught:
+                    self._take(event)
+                self._waiting = trio.CancelScope()
+                words = self._silence.next(trio.current_time(), self._turn is not None)
+                if words is not None:
+                    self._announce(words)
+
+    def _take(self, event: Heard | TurnFinished) -> None:
+        if isinstance(event, TurnFinished):
+            self._finish(event.turn)
+        else:
+            self._react(event)
 
     def _react(self, heard: Heard) -> None:
         match heard.event:
             case SpeechStarted(confidence):
                 self._talk.log.milestone("speech started", confidence=round(confidence, 2))
-                self._idle_since = math.inf
+                self._silence.end()
                 self._speculations, self._lost = 0, None
                 self._nursery.start_soon(self._talk.agent.keep_warm, name="keep warm")
                 if self._may_be_interrupted(self._turn):
@@ -158,7 +178,7 @@ class Pipeline:
         self._talk.log.milestone(
             "speech ended", silence_frames=ended.silence_frames, patient=ended.patient
         )
-        self._idle_since = trio.current_time()
+        self._silence.begin(trio.current_time())
         if ended.confirmed:
             self._interrupt(heard)  # a turn that began while the caller was speaking
         turn = self._turn
@@ -184,9 +204,16 @@ class Pipeline:
         self._nursery.start_soon(self._follow, turn, partial(turn.answer, utterance))
         return turn
 
-    def _announce(self, text: str, ends_call: bool = False) -> Turn:
+    def _announce(self, words: Announcement) -> Turn:
+        if words.is_last:
+            if self._turn is not None:
+                self._turn.scope.cancel()
+            self._talk.player.release()
         turn = self._new_turn()
-        self._nursery.start_soon(self._follow, turn, partial(turn.announce, text, ends_call))
+        if words.is_last:
+            self._farewell = turn
+        act = partial(turn.announce, words.text, words.ends_by)
+        self._nursery.start_soon(self._follow, turn, act)
         return turn
 
     def _new_turn(self, interrupted: Turn | None = None, lost: Turn | None = None) -> Turn:
@@ -201,56 +228,35 @@ class Pipeline:
 
     def _finish(self, turn: Turn) -> None:
         """Draw the consequences of a finished turn."""
-        self._report(turn)
+        report(turn, self._talk.log)
         if turn.is_committed:
             if turn.has_failed:
                 self._failures += bool(turn.utterance)
             elif turn.words and turn.outcome is Outcome.HEARD:
-                self._failures = self._prompts = 0
+                self._failures = self._silence.prompts = 0
         if turn is not self._turn:
             return
         self._turn = None
-        if math.isfinite(self._idle_since):
-            self._idle_since = trio.current_time()
+        self._silence.begin_after_agent(trio.current_time())
         agent = self._talk.agent
-        if (turn.ends_call or turn.reply.ends_call) and turn.outcome is not Outcome.CUT:
-            self._hang_up("length" if turn is self._farewell else "agent")
+        if (ends_by := turn.ends_call_by) and turn.outcome is not Outcome.CUT:
+            self._hang_up(ends_by)
         elif self._failures >= agent.limits.failed_turns:
-            self._announce(agent.persona.stock_words.give_up, ends_call=True)
+            self._announce(Announcement(agent.persona.stock_words.give_up, "agent"))
 
-    def _report(self, turn: Turn) -> None:
-        timeline = turn.timeline
-        if turn.outcome is Outcome.HEARD and timeline.gap is not None:
-            self._talk.log.milestone(
-                "turn done",
-                turn=turn.name,
-                gap=round(timeline.gap, 3),
-                speculations=timeline.speculations,
-                speculated=timeline.speculated,
-                **timeline.breakdown(),
-                **timeline.cost(),
-            )
-        if turn.outcome in (Outcome.HEARD, Outcome.SILENT, Outcome.FAILED):
-            self._talk.log.milestone("ready")
 
-    def _idle_at(self) -> float:
-        """When the silence will have lasted long enough to say something about it."""
-        patience = self._talk.agent.limits.idle_prompt_s
-        if self._turn is not None or not patience:
-            return math.inf
-        return self._idle_since + patience
-
-    def _run_out_of_patience(self) -> None:
-        """Nobody says anything, or everything has been said."""
-        words, limits = self._talk.agent.persona.stock_words, self._talk.agent.limits
-        if trio.current_time() >= self._farewell_at:
-            self._farewell_at = math.inf
-            if self._turn is not None:
-                self._turn.scope.cancel()
-            self._talk.player.release()
-            self._farewell = self._announce(words.goodbye, ends_call=True)
-        elif self._prompts < limits.idle_prompts:
-            self._prompts += 1
-            self._announce(words.still_there)
-        else:
-            self._announce(words.goodbye, ends_call=True)
+def report(turn: Turn, log: CallLog) -> None:
+    """Log what a finished turn was like."""
+    timeline = turn.timeline
+    if turn.outcome is Outcome.HEARD and timeline.gap is not None:
+        log.milestone(
+            "turn done",
+            turn=turn.name,
+            gap=round(timeline.gap, 3),
+            speculations=timeline.speculations,
+            speculated=timeline.speculated,
+            **timeline.breakdown(),
+            **timeline.cost(),
+        )
+    if turn.outcome in (Outcome.HEARD, Outcome.SILENT, Outcome.FAILED):
+        log.milestone("ready")

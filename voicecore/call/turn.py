@@ -13,10 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 import trio
 
+from ..audio import SAMPLE_RATE
 from ..contracts import Dialogue, Message, Transcription
 from ..dialogue.history import History
 from ..errors import ProviderError, leaves
@@ -28,6 +29,9 @@ from .voice import Voice
 
 MAX_TRANSCRIPT_CHARACTERS = 4000
 """What a recogniser says is data: longer than any turn, and it is cut."""
+
+
+EndsBy = Literal["", "agent", "length"]
 
 
 class Outcome(enum.Enum):
@@ -112,7 +116,8 @@ class Turn(ABC):
         self.outcome = Outcome.RUNNING
         self.has_failed = False
         """Whether a provider has: the caller hears an apology, to its end or not."""
-        self.ends_call = False
+        self.ends_by: EndsBy = ""
+        """Who ends the call when this announcement was heard; empty: it goes on."""
         self.utterance = b""
         self.words: str | None = None
         """What the caller said, empty if nothing; None until the recogniser has answered."""
@@ -134,6 +139,11 @@ class Turn(ABC):
         """The turn to resume if this one was cut for nothing: itself, or what it was cut for."""
         return self if self.reply.is_begun else self.interrupted
 
+    @property
+    def ends_call_by(self) -> EndsBy:
+        """Who ends the call when this turn was heard: the model may have asked for it."""
+        return self.ends_by or ("agent" if self.reply.ends_call else "")
+
     @abstractmethod
     def _new_reply(self) -> AnyReply:
         """Return an empty reply."""
@@ -151,9 +161,9 @@ class Turn(ABC):
                 await self._go_on(self.interrupted)
         self.finished.set()
 
-    async def announce(self, text: str, ends_call: bool = False) -> None:
+    async def announce(self, text: str, ends_by: EndsBy = "") -> None:
         """Say a ready text: a greeting, an idle prompt, a goodbye."""
-        self.words, self.ends_call = "", ends_call
+        self.words, self.ends_by = "", ends_by
         self.gate.set()
         self._understood.set()
         with self.scope:
@@ -223,7 +233,7 @@ class Turn(ABC):
         await interrupted.finished.wait()
         self._talk.log.milestone("resumed", turn=interrupted.name)
         self.name, self.reply = interrupted.name, interrupted.reply
-        self.ends_call = interrupted.ends_call
+        self.ends_by = interrupted.ends_by
         self.timeline.last_voiced = None  # no answer, so no response gap
         self.reply.speech.rewind()
         await self._perform(self.reply.produce)
@@ -242,7 +252,16 @@ class Turn(ABC):
             cut = self.outcome is Outcome.CUT
             heard = speech.spoken.heard(speech.confirmed) if cut else speech.spoken.text
             is_whole = self.reply.is_complete and heard == speech.spoken.text
-            self._talk.history.agent_said(self.name, heard, interrupted=cut and not is_whole)
+            interrupted = cut and not is_whole
+            self._talk.history.agent_said(self.name, heard, interrupted=interrupted)
+            if heard:
+                self._talk.log.milestone(
+                    "agent said",
+                    turn=self.name,
+                    text=heard,
+                    interrupted=interrupted,
+                    heard_s=round(speech.confirmed / SAMPLE_RATE, 2),
+                )
         self.timeline.first_sent = speech.first_sent_at
         return heard
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from ..call.agents import Agents
 from ..settings import Settings
 from ..twilio import twiml
 from ..twilio.signature import Form, parse_form
@@ -17,6 +18,7 @@ from .http import BadRequest, Request, Response
 from .ledger import Ledger
 from .limits import FORM_FIELDS
 from .metrics import CONTENT_TYPE, Metrics
+from .store import Store
 from .upgrade import check_host, websocket_key
 from .urls import public_base, websocket_url
 
@@ -42,9 +44,12 @@ class House:
     settings: Settings
     admission: Admission
     ledger: Ledger
+    store: Store
     metrics: Metrics = field(default_factory=Metrics)
     warm_up: Callable[[], None] = lambda: None
     """Called when a call will begin in a moment."""
+    agents: Agents | None = None
+    """Who answers; None: a function of the embedder's, which takes streams only."""
 
 
 Answer = Response | Upgrade

@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
 import trio
 
+from ..call.agent import Agent
+from ..call.agents import AgentPicker, Agents, agents_of
 from ..call.call import Call, open_call
 from ..call.line import CLOSE_S
 from ..call.timeline import Observer
@@ -35,9 +38,12 @@ from .media import Converse, Ending, MediaStreams
 from .metrics import Metrics, Totals
 from .peer import linger
 from .routes import House, Upgrade, find_route
+from .store import store_for
 from .workers import WorkerSeat
 
 Handler = Callable[[Call], Awaitable[None]]
+"""Takes a call once it has started; the call ends when it returns."""
+
 WarmUp = Callable[[], Awaitable[None]]
 
 WARMING = 16
@@ -160,7 +166,7 @@ class Server:
 
 
 async def serve(
-    handler: Handler,
+    who: Handler | Agent | AgentPicker | Agents,
     settings: Settings,
     *,
     seat: WorkerSeat | None = None,
@@ -168,25 +174,37 @@ async def serve(
     totals: Totals = dict,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer calls with `handler` until drained or cancelled.
+    """Answer calls until drained or cancelled.
 
-    `handler` gets each call once it has started, and the call ends when it returns.  An exception
-    in it ends its own call (1011) and no other.  `warm_up` runs at the webhook, a moment before its
+    `who` answers them: an agent; a plain function from a call's parameters to an agent; or an async
+    function that gets each call once it has started, whose call ends when it returns.  Such a
+    function answers streams only: there is no recording flow to fall back to.  An exception in a
+    call ends that call (1011) and no other.  `warm_up` runs at the webhook, a moment before its
     call.  `totals` is asked for what the metrics should follow (`meters.TOTALS`).  A worker that
     shares the port with others has a `seat`.
 
     Raises:
         CannotListen: the port is taken, or the host is not ours.
     """
-    metrics = Metrics(totals)
+    agents = agents_of(who)
+    handler: Handler = who if agents is None else conversing(agents)  # type: ignore[assignment]
+    outfit = Outfit(warm_up, Metrics(totals), agents)
     await serve_lines(
-        converse_with(handler, metrics.observe),
+        converse_with(handler, outfit.metrics.observe),
         settings,
         seat=seat,
-        warm_up=warm_up,
-        metrics=metrics,
+        outfit=outfit,
         task_status=task_status,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Outfit:
+    """What a server has besides its settings."""
+
+    warm_up: WarmUp | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+    agents: Agents | None = None
 
 
 async def serve_lines(
@@ -194,26 +212,46 @@ async def serve_lines(
     settings: Settings,
     *,
     seat: WorkerSeat | None = None,
-    warm_up: WarmUp | None = None,
-    metrics: Metrics | None = None,
+    outfit: Outfit | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Do what `serve` does, with something that takes the bare line."""
     listeners = await listen(settings.host, settings.port, share=seat is not None)
     ledger = Ledger() if seat is None else seat.ledger()
-    metrics = metrics or Metrics()
+    outfit = outfit or Outfit()
     # trio's clock starts anywhere; tokens must mean the same to all workers.
     since_epoch = datetime.now(tz=UTC).timestamp() - trio.current_time()
-    admission = Admission(settings, ledger, lambda: trio.current_time() + since_epoch)
+
+    def clock() -> float:
+        return trio.current_time() + since_epoch
+
+    admission = Admission(settings, ledger, clock)
     streams = MediaStreams(converse, admission, ledger)
     addresses = [listener.socket.getsockname()[:2] for listener in listeners]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(metrics.run, name="metrics")
-        house = House(settings, admission, ledger, metrics, WarmUps(warm_up, nursery).start)
+        nursery.start_soon(outfit.metrics.run, name="metrics")
+        house = House(
+            settings,
+            admission,
+            ledger,
+            store_for("" if seat is None else seat.directory, clock),
+            metrics=outfit.metrics,
+            warm_up=WarmUps(outfit.warm_up, nursery).start,
+            agents=outfit.agents,
+        )
         server = Server(house, streams, addresses)
         task_status.started(server)
         await server.run(listeners)
         nursery.cancel_scope.cancel()
+
+
+def conversing(agents: Agents) -> Handler:
+    """Return a handler that lets the agent of each call talk."""
+
+    async def converse(call: Call) -> None:
+        await call.converse(await agents.agent_for(call.parameters))
+
+    return converse
 
 
 def converse_with(handler: Handler, observe: Observer | None = None) -> Converse:

@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,15 +43,19 @@ class WorkerSeat:
     workers: int
     ledger_fd: int
     lifeline_fd: int
+    directory: str = ""
+    """What the workers share besides (see `store`), made and removed by the supervisor."""
 
     def flag(self) -> str:
         """Write the seat as the value of ``--worker``."""
-        return f"{self.number}:{self.workers}:{self.ledger_fd}:{self.lifeline_fd}"
+        numbers = f"{self.number}:{self.workers}:{self.ledger_fd}:{self.lifeline_fd}"
+        return f"{numbers}:{self.directory}"
 
     @classmethod
     def parse(cls, flag: str) -> WorkerSeat:
         """Read what `flag` wrote."""
-        return cls(*(int(part) for part in flag.split(":")))
+        number, workers, ledger_fd, lifeline_fd, directory = flag.split(":", 4)
+        return cls(int(number), int(workers), int(ledger_fd), int(lifeline_fd), directory)
 
     def ledger(self) -> Ledger:
         """Open this worker's section of the ledger."""
@@ -78,7 +83,12 @@ class Supervisor:
         chosen = listeners[0].socket.getsockname()[1]
         for listener in listeners:
             listener.socket.close()
-        with tempfile.TemporaryFile() as ledger, tempfile.TemporaryDirectory() as meters:
+        with ExitStack() as shared:
+            ledger = shared.enter_context(tempfile.TemporaryFile())
+            meters, directory = (
+                shared.enter_context(tempfile.TemporaryDirectory(prefix="voicecore-"))
+                for _ in range(2)
+            )
             os.environ[METERS_DIRECTORY] = meters
             ledger.truncate(ledger_bytes(self._workers))
             reading, writing = os.pipe()
@@ -88,7 +98,8 @@ class Supervisor:
                         nursery.start_soon(self._forward, signals, name="signals")
                         async with trio.open_nursery() as keepers:
                             for number in range(self._workers):
-                                seat = WorkerSeat(number, self._workers, ledger.fileno(), reading)
+                                inherited = (ledger.fileno(), reading, directory)
+                                seat = WorkerSeat(number, self._workers, *inherited)
                                 keepers.start_soon(
                                     self._keep, seat, chosen, name=f"worker {number}"
                                 )

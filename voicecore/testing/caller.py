@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -9,6 +10,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from ..audio import FRAME_MS, SILENCE_FRAME
 from ..call.agent import Agent
+from ..call.call import Call
 from ..contracts import Message
 from ..phone.stream import CallIdentity, CarrierStream
 from . import audible
@@ -88,9 +90,14 @@ class ScriptedCaller:
         """Vanish without a word, as a lost connection does."""
         return self._add(_Step([], end="drop"))
 
-    async def call(self, agent: Agent) -> Transcript:
-        """Call `agent` over WebSocket bytes in memory; return when the call is over."""
-        answered = Answered()
+    async def call(
+        self, agent: Agent, meanwhile: Callable[[Call], Awaitable[None]] | None = None
+    ) -> Transcript:
+        """Call `agent` over WebSocket bytes in memory; return when the call is over.
+
+        `meanwhile` runs beside the call once it has started.
+        """
+        answered = Answered(meanwhile=meanwhile)
         async with trio.open_nursery() as nursery:
             stream = await nursery.start(answer_on, agent, answered)
             websocket = await wrap_client_stream(nursery, stream, "agent.test", "/media-stream")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -19,6 +20,8 @@ class Answered:
     """The call that was answered, once it is over."""
 
     call: Call | None = None
+    meanwhile: Callable[[Call], Awaitable[None]] | None = None
+    """Runs beside the call, until one of both is over."""
     over: trio.Event = field(default_factory=trio.Event)
 
 
@@ -38,6 +41,8 @@ async def answer_on(
             try:
                 async with open_call(line) as call:
                     answered.call = call
+                    if answered.meanwhile is not None:
+                        nursery.start_soon(answered.meanwhile, call, name="meanwhile")
                     await call.converse(agent)
                 await line.aclose(call.close_code)
             except (CallRefused, LineClosed):
