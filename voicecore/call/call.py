@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 import trio
@@ -23,12 +22,16 @@ from ..errors import CallRefused, LineClosed, RemoteProtocolError
 from ..wire.dialects import TWILIO, Dialect
 from ..wire.events import Command, Dtmf, Ignored, MarkReached, Media, Started, Stopped
 from .agent import Agent
+from .hands import Desk, LiveLine
 from .hearing import Hearing
 from .inbound import Inbound
+from .keypad import Keypad
 from .pipeline import Pipeline
 from .playback import PlaybackStatistics, Player
 from .timeline import CallLog, Observer
+from .toolbox import CallInfo
 from .tools import END_CALL
+from .transfer import Operator, Transfer
 from .turn import Conversation
 
 START_S = 10.0
@@ -43,14 +46,6 @@ media came; the maximum length was reached; we went down; it goes on with somebo
 hung up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """With whom a call goes on: a number is dialled, or a conference is joined."""
-
-    number: str = ""
-    conference: str = ""
-
-
 class Call:
     """One call.  Made by `open_call`; `converse` with an agent until it ends."""
 
@@ -61,6 +56,8 @@ class Call:
         """With whom the call goes on, once `ended_by` is "transfer"."""
         self.close_code = 1000
         """The WebSocket code with which the line should be closed."""
+        self.operator: Operator | None = None
+        """Whoever can call somebody else for this call, before it is given to them."""
         self.history = History()
         self._line = line
         self._stream = dialect.machine()
@@ -68,6 +65,7 @@ class Call:
         self._inbound = Inbound()
         self._player: Player | None = None
         self._pipeline: Pipeline | None = None
+        self._keypad = Keypad()
         self._ended = trio.Event()
         self.log = CallLog("")
 
@@ -102,14 +100,19 @@ class Call:
         """Let `agent` talk with the caller until one of them, or time, ends the call."""
         self._player = player = Player(self._say, agent.limits.lead_s, self._abilities)
         async with _listener(agent) as listener:
-            note_words = self._inbound.note_words
-            talk = Conversation(agent, player, listener, self.history, self.log, note_words)
-            self._pipeline = pipeline = Pipeline(talk, self.hang_up)
-            hearing = Hearing(agent, listener, pipeline.post, agent.persona.language)
             async with trio.open_nursery() as nursery:
+                desk = self._desk(nursery, player)
+                note_words = self._inbound.note_words
+                talk = Conversation(
+                    agent, player, listener, self.history, self.log, desk, note_words
+                )
+                self._pipeline = pipeline = Pipeline(talk, self.hang_up, self.transfer_to)
+                hearing = Hearing(agent, listener, pipeline.post, agent.persona.language)
                 nursery.start_soon(player.run, name="playback")
                 nursery.start_soon(pipeline.run, name="pipeline")
                 nursery.start_soon(self._listen_with, hearing, name="vad")
+                self._keypad.barge_in_key = agent.rules.barge_in_key
+                self._keypad.barge_in = pipeline.press_barge_in
                 with trio.move_on_after(agent.limits.max_call_s + OVERTIME_S) as limit:
                     await self._ended.wait()
                 if limit.cancelled_caught:
@@ -170,6 +173,15 @@ class Call:
         """Wait until somebody has ended the call."""
         await self._ended.wait()
 
+    def _desk(self, nursery: trio.Nursery, player: Player) -> Desk:
+        """Return what the tools of this call work with."""
+
+        def info() -> CallInfo:
+            return CallInfo(self.sid, self.parameters, self.history.messages)
+
+        line = LiveLine(player, self._keypad)
+        return Desk(info, nursery, self.history.tool_done, line, self.operator)
+
     async def _listen_with(self, hearing: Hearing) -> None:
         await self._inbound.listen_with(hearing)
         self.hang_up("silence")
@@ -203,6 +215,7 @@ class Call:
                     self.log.milestone("ignored a message", reason=reason)
             case Dtmf(digit):
                 self.log.milestone("digit", text=digit)
+                self._keypad.press(digit)
 
     async def _say(self, commands: Sequence[Command]) -> None:
         """What the player writes with.  A line that is gone ends the call, politely."""
