@@ -271,7 +271,7 @@ def _reachable(host: str) -> str:
 
 
 def _warn_unsigned(settings: Settings) -> None:
-    if settings.twilio_auth_token is None:
+    if settings.twilio_auth_token is None and settings.carrier_secret is None:
         log.warning(
             "TWILIO_AUTH_TOKEN is not set: anybody who can reach this port can call your agent,"
             " and spend what your providers charge"

@@ -262,7 +262,12 @@ async def open_call(
     if admit is not None:
         admit(call.started)
     call.log = CallLog(call.sid, observe)
-    call.log.milestone("stream started", stream=call.started.stream_sid)
+    call.log.milestone(
+        "stream started",
+        stream=call.started.stream_sid,
+        carrier=dialect.name,
+        barge_in=dialect.abilities.barge_in,
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call.receive, name="receive")
         try:
