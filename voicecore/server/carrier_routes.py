@@ -88,17 +88,13 @@ async def stream_ended(carrier: Carrier, house: House, request: Request, body: b
 
     Which call it is the proven URL says: what the carrier says may name the stream's own leg.
     """
-    query = _form(request.query.encode())
-    call_sid = query.first("call")
-    proven = house.admission.proves(query.first("proof"), call_sid)
+    proven = _proven_call(house, request)
     if not proven and not house.admission.invited(request):
         return Response(403)
     fields = given_fields(request, body)
     if not carrier.fields.tells_the_end(fields):
         return Response(204)
-    if not proven:
-        call_sid = carrier.fields.call_of(fields)
-    wanted = house.ledger.ending(call_sid) in ENDED_WELL
+    wanted = house.ledger.ending(proven or carrier.fields.call_of(fields)) in ENDED_WELL
     return carrier.answer(carrier.document.hang_up("" if wanted else BROKEN))
 
 
@@ -110,6 +106,16 @@ async def media_stream(carrier: Carrier, house: House, request: Request, body: b
     if house.admission.draining or house.admission.full:
         return Response(503, b"no room\n", headers={"Retry-After": "5"})
     return Upgrade(key, carrier.dialect)
+
+
+def _proven_call(house: House, request: Request) -> str:
+    """Return the call that a URL of ours is about; empty if the URL is none."""
+    try:
+        query = parse_form(request.query.encode(), FORM_FIELDS)
+    except ValueError:
+        return ""
+    call_sid = query.first("call")
+    return call_sid if house.admission.proves(query.first("proof"), call_sid) else ""
 
 
 def given_fields(request: Request, body: bytes) -> dict[str, str]:
