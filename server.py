@@ -261,6 +261,10 @@ def _announce(settings: Settings, seat: WorkerSeat | None, server: Server) -> No
         here = f"http://{_reachable(server.addresses[0][0])}:{server.port}"
         public = settings.public_url or here
         _say(f"voicecore listens on {here}. Twilio's voice webhook: POST {public}/voice-stream.")
+        if settings.carrier_secret is not None:
+            _say(
+                f"Other carriers' webhooks: {public}/voice-stream/NAME?secret=… (docs/carriers.md)."
+            )
         _say(f"Try it: python -m voicecore.phone {here}/voice-stream")
 
 
