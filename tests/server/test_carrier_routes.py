@@ -134,6 +134,8 @@ async def test_with_nothing_set_the_door_is_open(name: str) -> None:
     webhook = post("/voice-stream/twilio", form) if twilio else asks(name, f"/voice-stream/{name}")
     async with memory_server() as house:
         assert (await ask(house.connect(), webhook)).status == 200
+        ended = webhook.replace(f"/{name}".encode(), f"/{name}/ended".encode(), 1)
+        assert (await ask(house.connect(), ended)).status == (204 if name == "vonage" else 200)
         stream = house.connect()
         await stream.send_all(media(name))
         assert (await stream.receive_some(12)).startswith(b"HTTP/1.1 101")
