@@ -17,6 +17,7 @@ from carrier_desk import (
     Ordered,
     asks,
     asks_json,
+    basic,
     opening,
     path_of,
     read,
@@ -201,6 +202,40 @@ async def closed_with(house: MemoryServer, order: Ordered, messages: list[str | 
             await say_and_listen(websocket, messages)
     reason = closed.value.reason
     return reason.code if reason is not None else 1006
+
+
+@pytest.mark.parametrize(
+    ("target", "password", "is_call"),
+    [
+        ("/media-stream/exotel", SECRET, True),
+        ("/media-stream/exotel", "wrong", False),
+        (f"/media-stream/exotel?secret={SECRET}", "", False),  # the agent would be told it
+    ],
+)
+async def test_a_streams_own_url_may_have_the_password(
+    target: str, password: str, is_call: bool, autojump_clock: MockClock
+) -> None:
+    async with memory_server(carrier_secret=SECRET) as house, trio.open_nursery() as nursery:
+        name, _, value = basic(password).partition(": ")
+        websocket = await wrap_client_stream(
+            nursery,
+            house.connect(),
+            "agent.example.com",
+            target,
+            extra_headers=[(name.encode(), value.encode())],
+        )
+        for message in named("exotel").opening:
+            await websocket.send_message(message)
+        await websocket.send_message("hello")
+        if is_call:
+            assert await websocket.get_message() == "hello"
+        else:
+            with pytest.raises(ConnectionClosed) as closed:
+                await websocket.get_message()
+            assert closed.value.reason is not None
+            assert closed.value.reason.code == 1008
+        assert house.ledger.calls == int(is_call)
+        nursery.cancel_scope.cancel()
 
 
 async def say_and_listen(websocket: WebSocketConnection, messages: list[str | bytes]) -> None:

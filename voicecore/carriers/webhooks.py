@@ -41,8 +41,9 @@ WEBHOOKS: Mapping[str, WebhookFields] = {
     "plivo": WebhookFields("CallUUID", ("From",), ("To",)),
     # developer.signalwire.com/compatibility-api/xml/voice: Twilio's names, as form or query.
     "signalwire": WebhookFields("CallSid", ("From",), ("To",)),
-    # Applets ask by GET (support.exotel.com, "Working with Connect applet (Dynamic URL)").
-    "exotel": WebhookFields("CallSid", ("CallFrom",), ("CallTo",)),
+    # Applets ask by GET (support.exotel.com, "Working with Connect applet (Dynamic URL)"); of the
+    # Voicebot applet others report From and To.
+    "exotel": WebhookFields("CallSid", ("CallFrom", "From"), ("CallTo", "To")),
     # GET, or POST with JSON; `from_user` instead of `from` when an app calls.  While a connect
     # action is synchronous its URL is told every state of the stream, and an NCCO in answer to
     # "answered" would replace the stream that has just begun.  These are the states after which

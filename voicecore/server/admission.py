@@ -105,6 +105,10 @@ class Admission:
             log.warning("a carrier was refused: its URL has no valid VOICECORE_CARRIER_SECRET")
         return carried
 
+    def has_password(self, upgrade: Request) -> bool:
+        """Return whether a stream's upgrade carries the carriers' secret itself."""
+        return self._secrets is not None and self._secrets.password_of(upgrade)
+
     def proof(self, call_sid: str) -> str:
         """Make what lets a carrier ask about this call later, without the secret."""
         return self._proofs.prove(call_sid)
@@ -118,13 +122,16 @@ class Admission:
         return self._tokens.issue(call_sid, self._clock())
 
     @contextmanager
-    def place(self) -> Iterator[Admit]:
-        """Give a stream the right to ask for one place, and take the place back at the end."""
+    def place(self, is_known: bool = False) -> Iterator[Admit]:
+        """Give a stream the right to ask for one place, and take the place back at the end.
+
+        Of one that is known no token is asked.
+        """
         taken = False
 
         def admit(started: Started) -> None:
             nonlocal taken
-            if not self._is_open and not self._redeemed(started):
+            if not (is_known or self._is_open or self._redeemed(started)):
                 raise CallRefused("no valid token", 1008)
             if self.full:
                 raise CallRefused("every place is taken", TRY_AGAIN_LATER)

@@ -99,13 +99,13 @@ async def stream_ended(carrier: Carrier, house: House, request: Request, body: b
 
 
 async def media_stream(carrier: Carrier, house: House, request: Request, body: bytes) -> Answer:
-    """The carrier's WebSocket.  Who it is, its `start` has to prove."""
+    """The carrier's WebSocket.  Who it is its password says, or its `start` has to prove."""
     key = websocket_key(request)
     if not house.admission.takes_carriers():
         return Response(403)
     if house.admission.draining or house.admission.full:
         return Response(503, b"no room\n", headers={"Retry-After": "5"})
-    return Upgrade(key, carrier.dialect)
+    return Upgrade(key, carrier.dialect, house.admission.has_password(request))
 
 
 def _proven_call(house: House, request: Request) -> str:

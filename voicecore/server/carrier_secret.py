@@ -3,6 +3,9 @@
 It comes in the URL that was configured at the carrier: as ``?secret=…``, or as the password of
 ``https://any:password@host``, which arrives as HTTP Basic.  It never leaves us again: it stands in
 no document, no URL that we hand out, and no log.
+
+A stream's own URL may have it as a password, too, for carriers that can be given that URL at once.
+Not in the query: Exotel brings that back as parameters, which are the agent's to read.
 """
 
 from __future__ import annotations
@@ -29,14 +32,22 @@ class CarrierSecrets:
         return f"<CarrierSecrets {len(self._secrets)}>"
 
     def carried_by(self, request: Request) -> bool:
-        """Return whether a request knows one of them.  Takes as long for nearly right as for wrong.
+        """Return whether a webhook knows one of them.
 
         Both places count, and the query may have several: any one that is right is enough.
         """
+        return self._are_right([*_in_query(request), *_in_basic(request)])
+
+    def password_of(self, request: Request) -> bool:
+        """Return whether a request has one of them as its password."""
+        return self._are_right(_in_basic(request))
+
+    def _are_right(self, given: list[bytes]) -> bool:
+        # Takes as long for nearly right as for wrong.
         right = False
-        for given in [*_in_query(request), *_in_basic(request)]:
+        for value in given:
             for secret in self._secrets:
-                right |= hmac.compare_digest(given, secret)
+                right |= hmac.compare_digest(value, secret)
         return right
 
 

@@ -66,12 +66,12 @@ class MediaStreams:
         self._running.add(scope)
         try:
             stream = MediaTransport(transport, upgrade.key, early)
-            await self._run(stream, upgrade.dialect, scope)
+            await self._run(stream, upgrade, scope)
         finally:
             self._running.discard(scope)
             self._one_less.unpark_all()
 
-    async def _run(self, stream: MediaTransport, dialect: Dialect, scope: trio.CancelScope) -> None:
+    async def _run(self, stream: MediaTransport, upgrade: Upgrade, scope: trio.CancelScope) -> None:
         async with trio.open_nursery() as nursery:
             request = await wrap_server_stream(
                 nursery,
@@ -85,26 +85,26 @@ class MediaStreams:
             log.info("WebSocket connected")
             nursery.start_soon(keep_alive, websocket, stream, name="ping")
             with scope:
-                closing = await self._call(line, dialect)
+                closing = await self._call(line, upgrade)
             await line.aclose(*(Closing(GONE) if scope.cancelled_caught else closing))
             await stream.aclose()
             nursery.cancel_scope.cancel()
 
-    async def _call(self, line: Line, dialect: Dialect) -> Closing:
+    async def _call(self, line: Line, upgrade: Upgrade) -> Closing:
         """Run one call to its end, whatever that is; return how to close the line."""
         ending: Ending | None = None
         call_sid = ""
 
         async def converse() -> None:
             nonlocal ending
-            with self._admission.place() as admit:
+            with self._admission.place(upgrade.is_known) as admit:
 
                 def admit_known(started: Started) -> None:
                     nonlocal call_sid
                     call_sid = started.call_sid
                     admit(started)
 
-                ending = await self._converse(line, admit_known, dialect)
+                ending = await self._converse(line, admit_known, upgrade.dialect)
 
         failed = await contain("call", converse, lambda: call_sid)
         if ending is None:

@@ -26,6 +26,8 @@ class Upgrade:
     key: str
     dialect: Dialect = TWILIO
     """What is spoken on it."""
+    is_known: bool = False
+    """Whether the request itself said who it is; else `start` has to."""
 
 
 def websocket_key(request: Request) -> str:
