@@ -261,6 +261,10 @@ def _announce(settings: Settings, seat: WorkerSeat | None, server: Server) -> No
         here = f"http://{_reachable(server.addresses[0][0])}:{server.port}"
         public = settings.public_url or here
         _say(f"voicecore listens on {here}. Twilio's voice webhook: POST {public}/voice-stream.")
+        if settings.carrier_secret is not None:
+            _say(
+                f"Other carriers' webhooks: {public}/voice-stream/NAME?secret=… (docs/carriers.md)."
+            )
         _say(f"Try it: python -m voicecore.phone {here}/voice-stream")
 
 
@@ -271,7 +275,7 @@ def _reachable(host: str) -> str:
 
 
 def _warn_unsigned(settings: Settings) -> None:
-    if settings.twilio_auth_token is None:
+    if settings.twilio_auth_token is None and settings.carrier_secret is None:
         log.warning(
             "TWILIO_AUTH_TOKEN is not set: anybody who can reach this port can call your agent,"
             " and spend what your providers charge"

@@ -62,7 +62,7 @@ class Call:
         self._line = line
         self._stream = dialect.machine()
         self._abilities = dialect.abilities
-        self._inbound = Inbound()
+        self.inbound = Inbound()
         self._player: Player | None = None
         self._pipeline: Pipeline | None = None
         self._keypad = Keypad()
@@ -102,7 +102,7 @@ class Call:
         async with _listener(agent) as listener:
             async with trio.open_nursery() as nursery:
                 desk = self._desk(nursery, player)
-                note_words = self._inbound.note_words
+                note_words = self.inbound.note_words
                 talk = Conversation(
                     agent, player, listener, self.history, self.log, desk, note_words
                 )
@@ -148,25 +148,14 @@ class Call:
         self._pipeline.take_leave(text)
         return True
 
-    def begin_log(self, observe: Observer | None) -> None:
+    def begin_log(self, observe: Observer | None, carrier: str) -> None:
         """The call is admitted: from now on its milestones are its own."""
-        self.log = self._inbound.log = CallLog(self.sid, observe)
-        self.log.milestone("stream started", stream=self.started.stream_sid)
-
-    def log_end(self) -> None:
-        """Log who ended the call, and what it was like."""
-        played = self.playback
+        self.log = self.inbound.log = CallLog(self.sid, observe)
         self.log.milestone(
-            "call ended",
-            reason=self.ended_by,
-            seconds=round(trio.current_time() - self.log.began, 1),
-            turns=self.turns,
-            dropped_frames=self._inbound.dropped_frames,
-            inbound_gaps=self._inbound.gaps,
-            underruns=played.underruns,
-            starved=played.starved,
-            late_ms=round(played.lateness_max_s * 1000, 1),
-            mark_ms=round(played.mark_round_trip_s * 1000, 1),
+            "stream started",
+            stream=self.started.stream_sid,
+            carrier=carrier,
+            barge_in=self._abilities.barge_in,
         )
 
     async def wait_ended(self) -> None:
@@ -183,7 +172,7 @@ class Call:
         return Desk(info, nursery, self.history.tool_done, line, self.operator)
 
     async def _listen_with(self, hearing: Hearing) -> None:
-        await self._inbound.listen_with(hearing)
+        await self.inbound.listen_with(hearing)
         self.hang_up("silence")
 
     async def receive(self) -> None:
@@ -200,7 +189,7 @@ class Call:
     def _take(self, message: str | bytes) -> None:
         event = self._stream.receive(message)
         if type(event) is Media:  # forty-nine of fifty: before the slower match
-            self._inbound.take(event.audio)
+            self.inbound.take(event.audio)
             return
         match event:
             case MarkReached(name):
@@ -245,6 +234,23 @@ class Call:
         raise CallRefused(f"no start within {START_S:.0f} s", 1008)
 
 
+def _log_end(call: Call) -> None:
+    """Log who ended a call, and what it was like."""
+    played = call.playback
+    call.log.milestone(
+        "call ended",
+        reason=call.ended_by,
+        seconds=round(trio.current_time() - call.log.began, 1),
+        turns=call.turns,
+        dropped_frames=call.inbound.dropped_frames,
+        inbound_gaps=call.inbound.gaps,
+        underruns=played.underruns,
+        starved=played.starved,
+        late_ms=round(played.lateness_max_s * 1000, 1),
+        mark_ms=round(played.mark_round_trip_s * 1000, 1),
+    )
+
+
 @asynccontextmanager
 async def _listener(agent: Agent) -> AsyncIterator[Transcription | Dialogue]:
     """Open who listens to a call: a recogniser, or a model that speaks as well."""
@@ -280,12 +286,12 @@ async def open_call(
     await call.wait_started()
     if admit is not None:
         admit(call.started)
-    call.begin_log(observe)
+    call.begin_log(observe, dialect.name)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call.receive, name="receive")
         try:
             yield call
         finally:
             call.hang_up("server")
-            call.log_end()
+            _log_end(call)
         nursery.cancel_scope.cancel()

@@ -14,27 +14,20 @@ from ..settings import Settings
 from ..twilio import twiml
 from ..twilio.signature import Form, parse_form
 from .admission import Admission
+from .carrier_routes import CARRIER_ROUTES
 from .http import BadRequest, Request, Response
 from .ledger import Ledger
 from .limits import FORM_FIELDS
 from .metrics import CONTENT_TYPE, Metrics
 from .store import Store
-from .upgrade import check_host, websocket_key
+from .upgrade import Upgrade, websocket_key
 from .urls import public_base, websocket_url
+from .words import BROKEN, BUSY, ENDED_WELL
 
 log = logging.getLogger("voicecore.server")
 
 FORM = "application/x-www-form-urlencoded"
 XML = "text/xml; charset=utf-8"
-BUSY = "All our lines are busy. Please call again in a few minutes."
-BROKEN = "We are sorry, something went wrong. Please call again."
-
-
-@dataclass(frozen=True, slots=True)
-class Upgrade:
-    """The connection becomes a media stream; `key` is the peer's Sec-WebSocket-Key."""
-
-    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +43,15 @@ class House:
     """Called when a call will begin in a moment."""
     agents: Agents | None = None
     """Who answers; None: a function of the embedder's, which takes streams only."""
+
+    def stream_parameters(self, call_sid: str, caller: str, called: str) -> dict[str, str]:
+        """Return what a stream is given on its way, and brings back in its `start`."""
+        return {
+            "token": self.admission.token(call_sid),
+            "From": caller,
+            "To": called,
+            "language": self.settings.language,
+        }
 
 
 Answer = Response | Upgrade
@@ -67,15 +69,8 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
     if house.admission.draining or house.admission.full:
         log.info("call turned away", extra={"call": call_sid})
         return Response(200, twiml.hang_up(BUSY), XML)
-    if house.settings.public_url is None:
-        check_host(request)
     base = public_base(request, house.settings.public_url)
-    parameters = {
-        "token": house.admission.token(call_sid),
-        "From": form.first("From"),
-        "To": form.first("To"),
-        "language": house.settings.language,
-    }
+    parameters = house.stream_parameters(call_sid, form.first("From"), form.first("To"))
     house.warm_up()
     media, ended = websocket_url(base, "/media-stream"), f"{base}/voice-stream/ended"
     return Response(200, twiml.stream(media, ended, parameters), XML)
@@ -117,13 +112,14 @@ async def metrics(house: House, request: Request, body: bytes) -> Answer:
     return Response(200, await house.metrics.text(), CONTENT_TYPE)
 
 
-ENDED_WELL = frozenset({"agent", "caller", "silence", "length"})
-"""Endings after which there is nothing left to say."""
-
 ROUTES: dict[str, dict[str, Route]] = {
     "/voice-stream": {"POST": voice_stream},
     "/voice-stream/ended": {"POST": stream_ended},
     "/media-stream": {"GET": media_stream},
+    "/voice-stream/twilio": {"POST": voice_stream},
+    "/voice-stream/twilio/ended": {"POST": stream_ended},
+    "/media-stream/twilio": {"GET": media_stream},
+    **CARRIER_ROUTES,
     "/healthz": {"GET": healthz},
     "/readyz": {"GET": readyz},
     "/metrics": {"GET": metrics},

@@ -28,6 +28,7 @@ from ..call.line import CLOSE_S
 from ..call.timeline import Observer
 from ..contracts import Line
 from ..settings import Settings
+from ..wire.dialects import Dialect
 from .admission import Admission, Admit
 from .boundary import contain
 from .http import BadRequest, HttpConnection
@@ -37,8 +38,9 @@ from .listening import file_limit, listen
 from .media import Converse, Ending, MediaStreams
 from .metrics import Metrics, Totals
 from .peer import linger
-from .routes import House, Upgrade, find_route
+from .routes import House, find_route
 from .store import store_for
+from .upgrade import Upgrade
 from .workers import WorkerSeat
 
 Handler = Callable[[Call], Awaitable[None]]
@@ -133,7 +135,7 @@ class Server:
         http = HttpConnection(transport)
         upgrade = await self._answer_requests(http)
         if upgrade is not None:
-            await self._streams.run(transport, upgrade.key, http.unread)
+            await self._streams.run(transport, upgrade, http.unread)
         else:
             await linger(transport)
 
@@ -257,8 +259,8 @@ def conversing(agents: Agents) -> Handler:
 def converse_with(handler: Handler, observe: Observer | None = None) -> Converse:
     """Return what `serve_lines` takes: open a call on each line, and let `handler` talk."""
 
-    async def converse(line: Line, admit: Admit) -> Ending:
-        async with open_call(line, admit, observe) as call:
+    async def converse(line: Line, admit: Admit, dialect: Dialect) -> Ending:
+        async with open_call(line, admit, observe, dialect) as call:
             await handler(call)
             # A handler that returns has nothing more to say: the agent ended the call.
             call.hang_up("agent")
