@@ -169,7 +169,7 @@ class Call:
             return CallInfo(self.sid, self.parameters, self.history.messages)
 
         line = LiveLine(player, self._keypad)
-        return Desk(info, nursery, self.history.tool_done, line, self.operator)
+        return Desk(info, nursery, self.history.tool_done, line, lambda: self.operator)
 
     async def _listen_with(self, hearing: Hearing) -> None:
         await self.inbound.listen_with(hearing)

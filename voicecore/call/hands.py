@@ -42,7 +42,7 @@ class Desk:
     tool_done: Callable[[str, str], None]
     """Takes a result that its turn did not live to see: the tool call's id, and the text."""
     line: LiveLine | None = None
-    operator: Operator | None = None
+    operator: Callable[[], Operator | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,20 @@ class Gather:
     timeout_s: float
 
 
+ALMOST_S = 0.1
+"""How soon to ask again while words are on their way to be spoken."""
+
+
 class Hands:
     """One reply's."""
 
-    def __init__(self, desk: Desk, voice: Voice, hush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        voice: Voice,
+        hush: Callable[[], None],
+        has_words: Callable[[], bool],
+    ) -> None:
         self.ends_call = False
         self.transfer: Transfer | None = None
         """With whom the call goes on, once this reply was heard."""
@@ -69,11 +79,17 @@ class Hands:
         self.hush = hush
         """Breaks off what is being said before a tool's result."""
         self._voice = voice
+        self._has_words = has_words
 
     @property
     def is_last(self) -> bool:
         """Whether this reply is the last of this call here, or for now."""
         return self.ends_call or self.transfer is not None or self.gather is not None
+
+    @property
+    def is_all_spoken(self) -> bool:
+        """Whether no words wait to be spoken."""
+        return not self._has_words()
 
     def reset(self) -> None:
         """Nothing was asked for."""
@@ -88,9 +104,10 @@ class Hands:
         await self._voice.sound(tones(keys))
 
     def seconds_left(self) -> float:
-        """How long the caller will go on hearing what has been said so far."""
+        """How long the caller will hear what was said so far; more than 0 while there is more."""
         speech = self._voice.speech
         if self.desk.line is None:
             return 0.0
         left = self.desk.line.player.seconds_left(speech)
-        return max(left, (speech.end - speech.sent) / SAMPLE_RATE)
+        left = max(left, (speech.end - speech.sent) / SAMPLE_RATE)
+        return left if self.is_all_spoken else max(left, ALMOST_S)

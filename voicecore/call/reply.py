@@ -38,10 +38,10 @@ class Reply:
         self.may_speak: trio.Event | None = None
         """What TTS waits for, if it must not be paid before that."""
         self.voice = Voice(agent, speech, timeline)
-        self.hands = Hands(desk, self.voice, self._hush)
-        self.writing = Writing(agent, self.hands, self.voice, lambda: not self._clauses)
         self._clauses: deque[Clause] = deque()
         """Written and not wholly spoken; the first may be half spoken."""
+        self.hands = Hands(desk, self.voice, self._hush, lambda: bool(self._clauses))
+        self.writing = Writing(agent, self.hands, self.voice)
         self._speaking = trio.CancelScope()
 
     def __repr__(self) -> str:
@@ -173,6 +173,7 @@ class Reply:
 
     def _hush(self) -> None:
         """Break off what is being said in this round: the caller has begun to type."""
+        self.writing.rounds.hush()
         self._clauses.clear()
         self._speaking.cancel()
         self.voice.break_off()

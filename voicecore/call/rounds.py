@@ -36,6 +36,7 @@ class Round:
 
     def __init__(self) -> None:
         self.text = ""
+        self.was_hushed = False
         self.runs: list[ToolRun] = []
 
     def messages(self, text: str, interrupted: bool = False) -> list[Message]:
@@ -103,6 +104,10 @@ class Rounds:
             raise ProviderError("llm", "garbage", f"over {MAX_RUNS} tools at once")
         self._round.runs.append(run)
 
+    def hush(self) -> None:
+        """The rest of what was written in this round is not wanted."""
+        self._round.was_hushed = True
+
     def advance(self) -> None:
         """The tools were used: the next round begins."""
         self._past.append(self._round)
@@ -126,7 +131,8 @@ class Rounds:
         told = []
         for step, each in enumerate(rounds):
             heard = words.get(step, "")
-            told += each.messages(heard, interrupted=heard != spoken.get(step, ""))
+            is_cut = each.was_hushed or heard != spoken.get(step, "")
+            told += each.messages(heard, interrupted=is_cut)
         return told, words.get(len(rounds), "")
 
     def _numbered(self, clauses: list[Clause]) -> list[Clause]:

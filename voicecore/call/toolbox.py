@@ -64,8 +64,9 @@ class AgentTool:
     """Parameters that the model knows nothing of: they are filled in by us, by their types."""
     on_barge_in: OnBargeIn = "cancel"
     deadline_s: float = DEADLINE_S
-    filler: str = ""
-    """What is said while it runs, if there is nothing else to hear; empty: the agent's own."""
+    filler: str | None = ""
+    """What is said while it runs, if there is nothing else to hear; empty: the agent's own; None:
+    nothing, because the caller is to do something."""
 
     async def use(self, arguments: str, offered: Sequence[object]) -> str:
         """Call the function with what a model wrote; return its result as the model will read it.
@@ -159,7 +160,7 @@ def tool_of(
     *,
     on_barge_in: OnBargeIn = "cancel",
     deadline_s: float = DEADLINE_S,
-    filler: str = "",
+    filler: str | None = "",
     ours: Sequence[type] = (CallInfo,),
 ) -> AgentTool:
     """Describe an async function to a model, which learns nothing of parameters of types `ours`.

@@ -74,9 +74,11 @@ async def collect_digits(
         return ""
     keypad, typed = hands.desk.line.keypad, ""
     with keypad.collected():
-        key = await keypad.next_key(hands.seconds_left() + timeout_s)
+        key = None
         while key is None and (left := hands.seconds_left()):
-            key = await keypad.next_key(left + timeout_s)
+            key = await keypad.next_key(left)
+        if key is None:
+            key = await keypad.next_key(timeout_s)
         if key is not None:
             hands.hush()
         while key not in (None, terminator):
@@ -97,7 +99,7 @@ def typed_text(digits: str, *, is_ended: bool) -> str:
 END_CALL = tool_of(end_call, ours=OURS).schema
 
 _ALWAYS = tuple(
-    tool_of(function, deadline_s=deadline_s, ours=OURS)
+    tool_of(function, deadline_s=deadline_s, filler=None, ours=OURS)
     for function, deadline_s in (
         (end_call, 1.0),
         (press_digits, 30.0),
@@ -125,7 +127,7 @@ def _transfer_call(transfers: tuple[tuple[str, str], ...]) -> AgentTool:
             briefing: What they should hear before they take the call; empty: they just hear the
                 caller.
         """
-        number, operator = numbers[to], hands.desk.operator
+        number, operator = numbers[to], hands.desk.operator()
         transfer: Transfer | None = Transfer(number)
         if briefing and operator is not None:
             sid = hands.desk.info().sid

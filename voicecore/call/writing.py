@@ -35,9 +35,7 @@ PassOn = Callable[[Sequence[Clause]], Awaitable[None]]
 class Writing:
     """What a model makes of one reply."""
 
-    def __init__(
-        self, agent: Agent, hands: Hands, voice: Voice, is_all_spoken: Callable[[], bool]
-    ) -> None:
+    def __init__(self, agent: Agent, hands: Hands, voice: Voice) -> None:
         self.rounds = Rounds()
         self.messages: Sequence[Message] = ()
         """What is replied to."""
@@ -53,7 +51,6 @@ class Writing:
         self._tools = {tool.schema.name: tool for tool in agent.all_tools()}
         self._hands = hands
         self._voice = voice
-        self._is_all_spoken = is_all_spoken
 
     def __repr__(self) -> str:
         return f"<Writing {self.rounds!r}>"
@@ -144,10 +141,11 @@ class Writing:
         """
         if self.may_act is not None:
             await self.may_act.wait()
-        bridge = Bridge(self._voice, self._fillers(), self._seconds_left)
-        if self._hands.desk.line is not None:
+        fillers = self._fillers() if self._hands.desk.line is not None else ()
+        bridge = Bridge(self._voice, fillers, self._hands.seconds_left)
+        if fillers:
             nursery.start_soon(bridge.run, self._timeline.log, name="bridge")
-        if self._is_all_spoken():
+        if self._hands.is_all_spoken:
             self._voice.speech.pause()
         try:
             await self._run_all(self.rounds.runs)
@@ -171,13 +169,10 @@ class Writing:
                     await run.done.wait()
 
     def _fillers(self) -> tuple[str, ...]:
-        own = tuple(run.tool.filler for run in self.rounds.runs if run.tool and run.tool.filler)
-        return own or self._agent.persona.stock_words.fillers
-
-    def _seconds_left(self) -> float:
-        """How long there is something to hear, or something to be heard is being made."""
-        left = self._hands.seconds_left()
-        return left if self._is_all_spoken() else max(left, 0.1)
+        fillers = [run.tool.filler for run in self.rounds.runs if run.tool is not None]
+        if all(filler is None for filler in fillers):
+            return ()
+        return tuple(filter(None, fillers)) or self._agent.persona.stock_words.fillers
 
     def _clause(self, text: str) -> Clause:
         return Clause(text, True, self.rounds.step)
