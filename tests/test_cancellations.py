@@ -113,7 +113,7 @@ async def cancelled(make: Callable[[], Agent], at: float) -> None:
         nursery.cancel_scope.cancel()
     assert not open_requests(agent)
     if answered.call is not None:
-        said = ["Good day.", REPLY, "seven eight nine ten.", ""]
+        said = ["Good day.", REPLY, "one two three.", "seven eight nine ten."]
         assert_legal(answered.call.history.messages, said)
 
 
