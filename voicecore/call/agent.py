@@ -13,6 +13,7 @@ from ..contracts import LLM, STT, TTS, VAD, SpeechToSpeech, WarmsUp
 from ..dialogue.sentences import Splitter
 from ..dialogue.turns import TurnRules
 from ..settings import Settings
+from .from_settings import FROM_SETTINGS
 from .phrases import Announcement, Phrases, StockWords, default_greeting, stock_words
 from .toolbox import AgentTool, Function, OnBargeIn, Toolbox
 from .tools import built_in
@@ -69,13 +70,16 @@ class CallLimits:
 class Agent:
     """Everything that a call needs to be answered.  Shared by all its calls; holds no call's state.
 
+    Providers are objects that are open, or names (`FromSettings`) of those that the server opens.
+    Served by `voicecore.serve`, what is left at its default is as the settings say.
+
     `phrases` is the ready-made audio: `prepare` fills it, and calls that come before that render
     what they need themselves.
     """
 
-    stt: STT
-    llm: LLM
-    tts: TTS
+    stt: STT = FROM_SETTINGS
+    llm: LLM = FROM_SETTINGS
+    tts: TTS = FROM_SETTINGS
     persona: Persona = field(default_factory=Persona)
     rules: TurnRules = field(default_factory=TurnRules)
     limits: CallLimits = field(default_factory=CallLimits)

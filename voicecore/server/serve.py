@@ -22,7 +22,7 @@ from functools import partial
 import trio
 
 from ..call.agent import Agent
-from ..call.agents import AgentPicker, Agents, agents_of
+from ..call.agents import AgentPicker, Agents, picker_of
 from ..call.call import Call, open_call
 from ..call.line import CLOSE_S
 from ..call.timeline import Observer
@@ -37,6 +37,7 @@ from .limits import RESERVED_FILES
 from .listening import file_limit, listen
 from .media import Converse, Ending, MediaStreams
 from .metrics import Metrics, Totals
+from .open_agents import open_agents
 from .peer import linger
 from .routes import House, find_route
 from .store import store_for
@@ -168,7 +169,7 @@ class Server:
 
 
 async def serve(
-    who: Handler | Agent | AgentPicker | Agents,
+    who: Handler | Agent | AgentPicker,
     settings: Settings,
     *,
     seat: WorkerSeat | None = None,
@@ -181,23 +182,34 @@ async def serve(
     `who` answers them: an agent; a plain function from a call's parameters to an agent; or an async
     function that gets each call once it has started, whose call ends when it returns.  Such a
     function answers streams only: there is no recording flow to fall back to.  An exception in a
-    call ends that call (1011) and no other.  `warm_up` runs at the webhook, a moment before its
-    call.  `totals` is asked for what the metrics should follow (`meters.TOTALS`).  A worker that
-    shares the port with others has a `seat`.
+    call ends that call (1011) and no other.  A worker that shares the port has a `seat`.
+
+    For a function that takes calls, `warm_up` runs at the webhook, a moment before its call, and
+    `totals` is asked for what the metrics should follow (`meters.TOTALS`); agents have their own.
 
     Raises:
-        CannotListen: the port is taken, or the host is not ours.
+        CannotListen: the port is taken, or the host is not ours.  Where agents are open, this and
+            `SettingsError` come in an exception group.
     """
-    agents = agents_of(who)
-    handler: Handler = who if agents is None else conversing(agents)  # type: ignore[assignment]
-    outfit = Outfit(warm_up, Metrics(totals), agents)
-    await serve_lines(
-        converse_with(handler, outfit.metrics.observe),
-        settings,
-        seat=seat,
-        outfit=outfit,
-        task_status=task_status,
-    )
+    pick = picker_of(who)
+    if pick is None:
+        handler: Handler = who  # type: ignore[assignment]
+        await _serve(handler, settings, seat, Outfit(warm_up, Metrics(totals)), task_status)
+        return
+    async with open_agents(pick, settings) as agents:
+        outfit = Outfit(agents.warm_up, Metrics(agents.totals), agents)
+        await _serve(conversing(agents), settings, seat, outfit, task_status)
+
+
+async def _serve(
+    handler: Handler,
+    settings: Settings,
+    seat: WorkerSeat | None,
+    outfit: Outfit,
+    task_status: trio.TaskStatus[Server],
+) -> None:
+    converse = converse_with(handler, outfit.metrics.observe)
+    await serve_lines(converse, settings, seat=seat, outfit=outfit, task_status=task_status)
 
 
 @dataclass(frozen=True, slots=True)
