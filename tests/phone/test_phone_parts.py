@@ -16,17 +16,20 @@ from voicecore.errors import RemoteProtocolError
 from voicecore.phone.network import Network, Stall
 from voicecore.phone.recording import FLUSH_FRAMES, StereoRecording
 from voicecore.phone.signing import form_signature, upgrade_signature
-from voicecore.phone.twiml import (
-    MAX_BYTES,
+from voicecore.phone.twiml import MAX_BYTES, parse
+from voicecore.phone.verbs import (
     Connect,
+    Dial,
+    Gather,
     Hangup,
     Pause,
     Play,
+    Record,
     Redirect,
     Reject,
     Say,
+    StatusCallback,
     Unsupported,
-    parse,
 )
 from voicecore.phone.webhook import Addresses, origin
 
@@ -93,7 +96,7 @@ def test_every_verb_that_the_phone_can_play() -> None:
     verbs = twiml(
         "<Say>One\n  <emphasis>two</emphasis></Say><Play>/a.wav</Play><Pause length='3'/><Pause/>"
         "<Redirect method='POST'>?again=1</Redirect><Hangup/><Reject reason='busy'/><Reject/>"
-        "<Gather/><Connect><Room>x</Room></Connect>"
+        "<Enqueue/><Connect><Room>x</Room></Connect><Gather input='speech'/>"
     )
     assert verbs == (
         Say("One two"),
@@ -104,8 +107,9 @@ def test_every_verb_that_the_phone_can_play() -> None:
         Hangup(),
         Reject("busy"),
         Reject("rejected"),
-        Unsupported("Gather"),
+        Unsupported("Enqueue"),
         Unsupported("Connect of Room"),
+        Unsupported("Gather of speech"),
     )
 
 

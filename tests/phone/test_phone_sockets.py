@@ -17,7 +17,8 @@ from phone_fakes import Agent, Carried, Server, http, polite_agent, socket_serve
 
 from voicecore.audio import wav
 from voicecore.phone import __main__ as command
-from voicecore.phone.call import MAX_DOCUMENTS, Call, Number
+from voicecore.phone.call import Call, Number
+from voicecore.phone.flow import MAX_DOCUMENTS
 from voicecore.phone.script import Manners, Script
 from voicecore.phone.signing import form_signature, upgrade_signature
 

@@ -22,7 +22,7 @@ from ..audio import wav
 from ..errors import SettingsError
 from . import report
 from .call import Call, Number
-from .caller import Conditions, Key
+from .handset import Conditions, Key
 from .microphone import Microphone
 from .network import Stall
 from .script import Manners, Script, Utterance, Voice

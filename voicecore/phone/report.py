@@ -57,7 +57,8 @@ def progress_line(calls: Sequence[Call]) -> str:
 def never_connected(calls: Sequence[Call]) -> str | None:
     """Return the one reason for which no call at all got anywhere, if that is what happened."""
     errors = {call.error for call in calls}
-    if len(errors) == 1 and not any(call.callers for call in calls):
+    begun = any(call.callers or call.flow.handset.log.now for call in calls)
+    if len(errors) == 1 and not begun:
         return errors.pop()
     return None
 
