@@ -113,6 +113,50 @@ def test_every_verb_that_the_phone_can_play() -> None:
     )
 
 
+def test_recording_with_every_attribute_and_with_none() -> None:
+    plain, full = twiml(
+        "<Record/>"
+        '<Record action="/heard" method="GET" timeout="0" finishOnKey="#" maxLength="1"'
+        ' trim="do-not-trim" playBeep="false" recordingStatusCallback="/status"'
+        ' recordingStatusCallbackMethod="GET" recordingStatusCallbackEvent="in-progress completed"/>'
+    )
+    assert plain == Record(HERE)
+    status = StatusCallback(
+        "https://agent.example.com/status", frozenset({"in-progress", "completed"}), "GET"
+    )
+    heard = "https://agent.example.com/heard"
+    assert full == Record(heard, "GET", 0, "#", 2, False, False, status)
+
+
+def test_gather_and_dial() -> None:
+    assert twiml(
+        "<Gather/><Gather input='dtmf speech' action='k' numDigits='2' timeout='9' finishOnKey=''"
+        " actionOnEmptyResult='true'><Say loop='0'>Hi</Say><Play digits='1w'/><Record/></Gather>"
+        "<Dial>+15550002222</Dial>"
+        "<Dial action='d' timeout='7'><Number>+1</Number><Sip>sip:a@b</Sip></Dial>"
+        "<Dial><Conference>Room\n1</Conference></Dial>"
+    ) == (
+        Gather(HERE),
+        Gather(
+            "https://agent.example.com/twilio/k",
+            prompts=(Say("Hi", 1000), Play("", digits="1w")),
+            num_digits=2,
+            finish_on_key="",
+            timeout=9,
+            on_empty=True,
+        ),
+        Dial(("+15550002222",)),
+        Dial(("+1", "sip:a@b"), None, "https://agent.example.com/twilio/d", timeout=7),
+        Dial((), "Room 1"),
+    )
+
+
+@pytest.mark.parametrize("verb", ["<Record/>", "<Gather/>", "<Play>/a.wav</Play>", "<Redirect/>"])
+def test_twiml_that_came_by_rest_needs_absolute_urls(verb: str) -> None:
+    with pytest.raises(RemoteProtocolError, match="URL needs"):
+        parse(f"<Response>{verb}</Response>".encode(), "")
+
+
 def test_a_relative_stream_is_on_the_documents_host() -> None:
     assert twiml('<Connect><Stream url="/media"/></Connect>') == (
         Connect("wss://agent.example.com/media"),
@@ -163,8 +207,9 @@ def test_a_document_of_nothing_but_depth_is_read() -> None:
     assert parse(b"<Response>" + deep + b"</Response>", HERE) == (Unsupported("a"),)
 
 
-NAMES = ["Response", "Connect", "Stream", "Parameter", "Say", "Pause", "Redirect", "x:y", "é"]
-ATTRIBUTES = ["url", "action", "length", "name", "value", "method"]
+NAMES = ["Response", "Connect", "Stream", "Parameter", "Say", "Pause", "Redirect", "Record"]
+NAMES += ["Gather", "Dial", "Number", "Conference", "Play", "x:y", "é"]
+ATTRIBUTES = ["url", "action", "length", "name", "value", "method", "timeout", "loop", "digits"]
 elements = st.recursive(
     st.text(max_size=8),
     lambda inner: st.builds(

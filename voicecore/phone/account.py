@@ -5,7 +5,6 @@ Bounds: of calls that are over, and of recordings, the oldest are forgotten firs
 
 from __future__ import annotations
 
-import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Protocol
 
 from ..audio import mulaw, wav
 from ..errors import VoicecoreError
+from .capture import VoiceCapture
 from .progress import ACCOUNT_SID, API_VERSION, Progress, rfc2822, wall_clock
 from .verbs import StatusCallback
 
@@ -145,18 +145,18 @@ class Account:
             raise self.unknown(f"Calls/{sid}")
         return self._calls[sid]
 
-    def keep(self, call_sid: str, audio: bytes, seconds: float, now: float) -> StoredRecording:
-        """Keep a recording of mu-law that lasted so long; it can be had after the delay."""
+    def keep(self, sid: str, call_sid: str, capture: VoiceCapture, now: float) -> StoredRecording:
+        """Keep what was recorded under a new SID; it can be had after the delay."""
         recording = StoredRecording(
-            "RE" + secrets.token_hex(16),
-            call_sid,
-            audio,
-            round(seconds),
-            now + self.recording_delay_s,
-            wall_clock(),
+            sid=sid,
+            call_sid=call_sid,
+            audio=capture.audio,
+            seconds=round(capture.seconds),
+            ready_at=now + self.recording_delay_s,
+            made=wall_clock(),
         )
         self._recordings[recording.sid] = recording
-        self._recorded_bytes += len(audio)
+        self._recorded_bytes += len(recording.audio)
         while len(self._recordings) > 1 and (
             len(self._recordings) > MAX_RECORDINGS or self._recorded_bytes > MAX_RECORDED_BYTES
         ):
@@ -178,9 +178,9 @@ class Account:
         """Delete a recording; raises as `recording`."""
         self._forget(self.recording(sid, now).sid)
 
-    def url(self, recording: StoredRecording) -> str:
-        """Return where a recording is, without a suffix."""
-        return f"{self.base_url}/{API_VERSION}/Accounts/{self.sid}/Recordings/{recording.sid}"
+    def url(self, sid: str) -> str:
+        """Return where a recording is or will be, without a suffix."""
+        return f"{self.base_url}/{API_VERSION}/Accounts/{self.sid}/Recordings/{sid}"
 
     def as_json(self, recording: StoredRecording) -> Mapping[str, object]:
         """Return a recording as the REST API shows it."""
@@ -200,13 +200,9 @@ class Account:
             "price": None,
             "price_unit": "USD",
             "error_code": None,
-            "media_url": self.url(recording),
-            "uri": self.url(recording).removeprefix(self.base_url) + ".json",
+            "media_url": self.url(recording.sid),
+            "uri": self.url(recording.sid).removeprefix(self.base_url) + ".json",
         }
-
-    def date(self, recording: StoredRecording) -> str:
-        """Return when a recording was made."""
-        return rfc2822(recording.made)
 
     def unknown(self, what: str) -> RestError:
         """Return the error for something that is not there."""

@@ -19,7 +19,7 @@ from .callbacks import Callbacks
 from .capture import HANGUP, KeyCapture, VoiceCapture
 from .handset import Conditions, Ear
 from .ivr import Ivr
-from .progress import Progress
+from .progress import Progress, rfc2822, wall_clock
 from .script import Voice
 from .verbs import Dial, Gather, Pause, Play, Record, Say
 from .webhook import Addresses, Webhooks
@@ -101,39 +101,42 @@ class Attendant:
 
     async def record(self, verb: Record, webhooks: Webhooks) -> Goal | Then:
         """Record the caller; raises what asking for the action of a hang-up raises."""
-        setting, capture = self._setting, VoiceCapture(verb)
+        setting, capture, sid = self._setting, VoiceCapture(verb), "RE" + secrets.token_hex(16)
+        form = {"RecordingSid": sid, "RecordingUrl": setting.account.url(sid)}
+        status = form | {"RecordingStartTime": rfc2822(wall_clock())}
+        self._report(verb, "in-progress", status)
         await self._ivr.record(capture, beep=verb.play_beep)
         self.heard += 1
-        sid = setting.progress.parties.call_sid
-        now = trio.current_time()
-        recording = setting.account.keep(sid, capture.audio, capture.seconds, now)
-        url = setting.account.url(recording)
-        self.taken.append(Taken(recording.sid, capture.seconds, capture.digits, capture.voiced))
-        self._steps.append(f"TwiML recorded {capture.seconds:.2f} s, ended by {_end(capture)}")
-        form = {
-            "RecordingUrl": url,
-            "RecordingSid": recording.sid,
-            "RecordingDuration": str(recording.seconds),
-        }
-        if verb.callback is not None and "completed" in verb.callback.events:
-            report = {k: v for k, v in setting.progress.form().items() if k.endswith("Sid")}
-            report |= form | {
-                "RecordingStatus": "completed",
-                "RecordingChannels": "1",
-                "RecordingSource": "RecordVerb",
-                "RecordingTrack": "inbound",
-                "RecordingStartTime": setting.account.date(recording),
-            }
-            setting.callbacks.post(verb.callback, report, recording.ready_at)
+        parties, now = setting.progress.parties, trio.current_time()
+        recording = setting.account.keep(sid, parties.call_sid, capture, now)
+        self.taken.append(Taken(sid, capture.seconds, capture.digits, capture.voiced))
+        lasted = f"{capture.seconds:.2f} s, ended by {_end(capture)}"
+        self._steps.append(f"TwiML recorded {lasted}: {form['RecordingUrl']}")
+        form["RecordingDuration"] = str(recording.seconds)
+        self._report(verb, "completed", status | form, recording.ready_at)
         if capture.digits:
             form["Digits"] = capture.digits
         if capture.digits == HANGUP:
             # The action is asked all the same; nobody is left to perform what it answers.
-            await webhooks.notify(
-                verb.method, verb.action, setting.progress.form("completed") | form
-            )
+            last = setting.progress.form("completed") | form
+            await webhooks.notify(verb.method, verb.action, last)
             return Then.OVER
         return Goal(verb.action, verb.method, form)
+
+    def _report(self, verb: Record, status: str, form: dict[str, str], at: float = 0.0) -> None:
+        """Tell whoever wants to know how a recording is getting on."""
+        if verb.callback is None or status not in verb.callback.events:
+            return
+        parties = self._setting.progress.parties
+        report = {
+            "AccountSid": parties.account_sid,
+            "CallSid": parties.call_sid,
+            "RecordingStatus": status,
+            "RecordingChannels": "1",
+            "RecordingSource": "RecordVerb",
+            "RecordingTrack": "inbound",
+        }
+        self._setting.callbacks.post(verb.callback, report | form, at)
 
     async def gather(self, verb: Gather, webhooks: Webhooks) -> Goal | Then:
         """Collect keys, also while the prompts are heard."""

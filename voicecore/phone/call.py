@@ -129,6 +129,11 @@ class Call:
         return self.flow.taken
 
     @property
+    def late_s(self) -> float:
+        """The phone's own worst lateness: above 20 ms its numbers are not to be trusted."""
+        return max(self.flow.handset.late_s, *(caller.late_s for caller in self.callers), 0.0)
+
+    @property
     def logs(self) -> list[TurnRecorder]:
         """The time lines: of what the carrier played and recorded, and of every stream."""
         return [self.flow.handset.log, *(caller.log for caller in self.callers)]

@@ -160,16 +160,21 @@ class Flow:
         return caller
 
     async def _follow(self, first: Goal | Sequence[Verb], webhooks: Webhooks) -> None:
-        following: Goal | Sequence[Verb] | Then = first
+        following: Goal | Sequence[Verb] | Then = self._elsewhere() or first
         while self.ended is None and not isinstance(following, Then):
             performed, following = following, Then.OVER
             with trio.CancelScope() as self._performing:
                 if isinstance(performed, Goal):
                     performed = await self.ask(performed, webhooks)
                 following = await self._perform(performed, webhooks)
-            if self._next is not None:
-                following, self._next = self._next, None
-                self.steps.append("the REST API had the call go on elsewhere")
+            following = self._elsewhere() or following
+
+    def _elsewhere(self) -> Goal | None:
+        """Return where the REST API wants the call to go on, once."""
+        goal, self._next = self._next, None
+        if goal is not None:
+            self.steps.append("the REST API had the call go on elsewhere")
+        return goal
 
     async def _pace(self) -> None:
         """Pace the handset whenever no stream does."""

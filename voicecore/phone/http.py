@@ -6,7 +6,7 @@ Every wait has a deadline and every size a limit; what breaks one is answered, t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 
@@ -55,25 +55,31 @@ class _Refused(Exception):
         self.status = status
 
 
-async def serve(
-    answer: Answer, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Serve until cancelled; `answer` makes each response.  Started with the port that it is on.
+async def listen(port: int) -> list[trio.SocketListener]:
+    """Open a port of this machine; 0: any that is free.
 
     Raises:
-        CannotListen: the port is taken.
+        CannotListen: it is taken.
     """
     try:
-        listeners = await trio.open_tcp_listeners(port, host=HOST)
+        return await trio.open_tcp_listeners(port, host=HOST)
     except OSError as error:
         raise CannotListen(f"cannot listen on {HOST}:{port}: {error.strerror}") from None
-    task_status.started(listeners[0].socket.getsockname()[1])
+
+
+def address(listeners: list[trio.SocketListener]) -> str:
+    """Return the URL of what is served there, without a path."""
+    return f"http://{HOST}:{listeners[0].socket.getsockname()[1]}"
+
+
+async def serve(answer: Answer, listeners: list[trio.SocketListener]) -> None:
+    """Serve until cancelled; `answer` makes each response."""
     places = trio.CapacityLimiter(MAX_CONNECTIONS)
     await trio.serve_listeners(partial(_serve_connection, answer, places), listeners)
 
 
 async def _serve_connection(
-    answer: Answer, places: trio.CapacityLimiter, stream: trio.SocketStream
+    answer: Answer, places: trio.CapacityLimiter, stream: trio.abc.Stream
 ) -> None:
     async with stream:
         try:
@@ -81,14 +87,14 @@ async def _serve_connection(
         except trio.WouldBlock:
             return
         try:
-            await _converse(answer, stream)
+            await converse(answer, stream)
         except trio.BrokenResourceError:
             pass  # whoever asked has gone
         finally:
             places.release()
 
 
-async def _converse(answer: Answer, stream: trio.SocketStream) -> None:
+async def converse(answer: Answer, stream: trio.abc.Stream) -> None:
     """Answer one request after the other until the peer closes, or breaks a rule."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
     patience = REQUEST_S
@@ -106,6 +112,8 @@ async def _converse(answer: Answer, stream: trio.SocketStream) -> None:
             if request is None:
                 return
             response = answer(request)
+            if request.method == "HEAD":
+                response = replace(response, body=b"")
         except h11.RemoteProtocolError as error:
             response = Response(error.error_status_hint)
         except _Refused as refused:
@@ -119,7 +127,7 @@ async def _converse(answer: Answer, stream: trio.SocketStream) -> None:
         patience = IDLE_S
 
 
-async def _request(connection: h11.Connection, stream: trio.SocketStream) -> Request | None:
+async def _request(connection: h11.Connection, stream: trio.abc.Stream) -> Request | None:
     head: h11.Request | None = None
     body = bytearray()
     while True:
@@ -144,13 +152,11 @@ async def _request(connection: h11.Connection, stream: trio.SocketStream) -> Req
             return None
 
 
-async def _read(connection: h11.Connection, stream: trio.SocketStream) -> None:
-    connection.receive_data(await stream.receive_some(READ_BYTES))
+async def _read(connection: h11.Connection, stream: trio.abc.Stream) -> None:
+    connection.receive_data(bytes(await stream.receive_some(READ_BYTES)))
 
 
-async def _respond(
-    connection: h11.Connection, stream: trio.SocketStream, response: Response
-) -> None:
+async def _respond(connection: h11.Connection, stream: trio.abc.Stream, response: Response) -> None:
     lost = connection.their_state is not h11.DONE
     headers = [("Content-Length", str(len(response.body))), *response.headers.items()]
     if response.body:
@@ -170,7 +176,7 @@ async def _respond(
     await _send(stream, data + (connection.send(h11.EndOfMessage()) or b""))
 
 
-async def _send(stream: trio.SocketStream, data: bytes | None) -> None:
+async def _send(stream: trio.abc.Stream, data: bytes | None) -> None:
     with trio.move_on_after(RESPONSE_S) as patience:
         await stream.send_all(data or b"")
     if patience.cancelled_caught:

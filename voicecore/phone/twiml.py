@@ -198,7 +198,7 @@ def _resolve(base: str, url: str) -> str:
     except ValueError as error:
         raise RemoteProtocolError(f"malformed URL {url!r:.80}: {error}") from None
     if not base and "://" not in absolute:
-        raise RemoteProtocolError(f"TwiML that has no URL needs absolute ones, not {url!r:.80}")
+        raise RemoteProtocolError(f"TwiML without a URL needs absolute ones, not {url!r:.80}")
     return absolute
 
 
