@@ -118,7 +118,8 @@ def test_recording_with_every_attribute_and_with_none() -> None:
         "<Record/>"
         '<Record action="/heard" method="GET" timeout="0" finishOnKey="#" maxLength="1"'
         ' trim="do-not-trim" playBeep="false" recordingStatusCallback="/status"'
-        ' recordingStatusCallbackMethod="GET" recordingStatusCallbackEvent="in-progress completed"/>'
+        ' recordingStatusCallbackMethod="GET"'
+        ' recordingStatusCallbackEvent="in-progress completed"/>'
     )
     assert plain == Record(HERE)
     status = StatusCallback(

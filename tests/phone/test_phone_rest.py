@@ -378,7 +378,14 @@ async def test_a_server_fetches_its_recording_over_sockets() -> None:
     assert call.got_replies(1)
 
 
-async def test_rest_takes_a_call_off_its_stream() -> None:
+@pytest.mark.parametrize(
+    ("form", "step"),
+    [
+        ({"Twiml": "<Response><Say>Bye</Say></Response>"}, "TwiML said: Bye"),
+        ({"Status": "completed"}, "stream to"),
+    ],
+)
+async def test_rest_takes_a_call_off_its_stream(form: dict[str, str], step: str) -> None:
     stopped: list[dict[str, Any]] = []
     streaming = trio.Event()
 
@@ -406,13 +413,12 @@ async def test_rest_takes_a_call_off_its_stream() -> None:
         with trio.fail_after(30):
             nursery.start_soon(place)
             await streaming.wait()
-            twiml = "<Response><Say>Bye</Say></Response>"
-            response = rest.ask("POST", f"/Calls/{call.call_sid}.json", Twiml=twiml)
+            response = rest.ask("POST", f"/Calls/{call.call_sid}.json", **form)
             assert response.status == 200
             await over.wait()
     assert len(stopped) == 1
-    assert call.steps[-1] == "TwiML said: Bye"
-    assert call.error is None
+    assert call.steps[-1].startswith(step)
+    assert (call.error, call.progress.status) == (None, "completed")
 
 
 @pytest.mark.parametrize(

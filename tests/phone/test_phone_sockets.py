@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import ssl
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+import httpx
 import pytest
 import trio
 from phone_fakes import Agent, Carried, Server, http, polite_agent, socket_server, tone, utterance
@@ -205,6 +207,46 @@ async def test_the_command_line_draws_one_calls_turns() -> None:
     assert "interrupted: heard" in shown
 
 
+async def test_the_command_line_takes_a_call_that_was_ordered(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+
+    def answer(carried: Carried, request: bytes) -> bytes:
+        if b"POST /heard" in request:
+            return http("<Response><Say>I see</Say></Response>")
+        return http('<Response><Say>Hello</Say><Record action="/heard" timeout="1"/></Response>')
+
+    async def order(carried: Carried, process: trio.Process) -> None:
+        assert process.stdout is not None
+        shown = b""
+        while b"TWILIO_BASE_URL=" not in shown or not shown.endswith(b"\n"):
+            shown += await process.stdout.receive_some()
+        words = dict(word.split("=") for word in shown.decode().split() if "=" in word)
+        account = words["TWILIO_ACCOUNT_SID"]
+        url = f"{words['TWILIO_BASE_URL']}/2010-04-01/Accounts/{account}/Calls.json"
+        form = {"To": "+15550002222", "From": "+15550001111"}
+        form["Url"] = f"http://127.0.0.1:{carried.http_port}/voice"
+        async with httpx.AsyncClient(auth=(account, TOKEN)) as client:
+            assert (await client.post(url, data=form)).status_code == 201
+        async for _ in process.stdout:
+            pass
+
+    arguments = ["--callee", "--ring", "0.1", "--auth-token", TOKEN, "--json", str(report)]
+    arguments += ["--say", str(AUDIO / "hello_world.wav")]
+    async with socket_server(polite_agent, answer) as carried, trio.open_nursery() as nursery:
+        run = partial(trio.run_process, [sys.executable, "-m", "voicecore.phone", *arguments],
+                      stdout=subprocess.PIPE)  # fmt: skip
+        with trio.fail_after(60):
+            process = await nursery.start(run)
+            await order(carried, process)
+    (call,) = json.loads(report.read_text())["calls"]
+    assert call["ok"]
+    assert (call["flow"], call["direction"], call["documents"]) == ("recording", "outbound-api", 2)
+    assert len(call["recordings"]) == 1
+    greeting, turn = call["line"]["turns"]
+    assert greeting["replies"][0]["heard"] == pytest.approx(5 / 15, abs=0.03)
+    assert turn["gap"] >= 1.0
+
+
 async def test_ctrl_c_hangs_up_as_a_caller_does(tmp_path: Path) -> None:
     record, stopped = tmp_path / "call.wav", []
     talking = trio.Event()
@@ -244,6 +286,9 @@ def test_nobody_there_is_one_line_that_says_what_to_do(
     "arguments",
     [
         [],
+        ["--say", str(AUDIO / "hello_world.wav")],
+        ["--callee", "--rest-port", "70000"],
+        ["--callee", "--callee-status", "asleep"],
         ["nonsense"],
         ["ftp://host/"],
         ["http://[x"],

@@ -42,10 +42,15 @@ class Then(Enum):
 class Taken:
     """A recording that was made, and how it ended: a key, "hangup", or "" for silence or length."""
 
-    sid: str
+    url: str
     seconds: float
     digits: str
     voiced: bool
+
+    @property
+    def sid(self) -> str:
+        """Its SID."""
+        return self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +114,9 @@ class Attendant:
         self.heard += 1
         parties, now = setting.progress.parties, trio.current_time()
         recording = setting.account.keep(sid, parties.call_sid, capture, now)
-        self.taken.append(Taken(sid, capture.seconds, capture.digits, capture.voiced))
-        lasted = f"{capture.seconds:.2f} s, ended by {_end(capture)}"
-        self._steps.append(f"TwiML recorded {lasted}: {form['RecordingUrl']}")
+        taken = Taken(form["RecordingUrl"], capture.seconds, capture.digits, capture.voiced)
+        self.taken.append(taken)
+        self._steps.append(f"TwiML recorded {taken.seconds:.2f} s, ended by {_end(capture)}")
         form["RecordingDuration"] = str(recording.seconds)
         self._report(verb, "completed", status | form, recording.ready_at)
         if capture.digits:
@@ -171,4 +176,6 @@ class Attendant:
 def _end(capture: VoiceCapture) -> str:
     if capture.digits == HANGUP:
         return "hanging up"
-    return f"key {capture.digits}" if capture.digits else "silence or length"
+    if capture.digits:
+        return f"key {capture.digits}"
+    return "its length" if capture.full else "silence"

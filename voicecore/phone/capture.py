@@ -39,6 +39,11 @@ class VoiceCapture:
         return len(self._frames) * TICK_S
 
     @property
+    def full(self) -> bool:
+        """Whether it is as long as it may be."""
+        return self.seconds >= self._max_length - 1e-6
+
+    @property
     def voiced(self) -> bool:
         """Whether there is speech in it."""
         return self._first_voiced is not None
@@ -65,7 +70,7 @@ class VoiceCapture:
         self._frames.append(frame)
         silent = (len(self._frames) - 1 - self._last_voiced) * TICK_S
         quiet = bool(self._timeout) and silent >= self._timeout - 1e-6
-        return quiet or self.seconds >= self._max_length - 1e-6
+        return quiet or self.full
 
 
 class KeyCapture:

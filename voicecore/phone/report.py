@@ -81,6 +81,9 @@ def print_call(call: Call, console: Console) -> None:
             console.print(f"  [yellow]warning[/] {escape(warning)}", highlight=False)
         if caller.ended is not None:
             console.print(f"  {escape(caller.ended)} at {caller.log.now:.2f} s", highlight=False)
+    if call.taken:
+        where = call.taken[0].url.rpartition("/")[0]
+        console.print(f"  recordings at {where}", highlight=False, soft_wrap=True)
     for problem in call.callbacks.problems:
         console.print(f"  [yellow]warning[/] {escape(problem)}", highlight=False, soft_wrap=True)
     late_s = call.late_s
@@ -189,6 +192,7 @@ def _call_json(call: Call, files: int) -> dict[str, Any]:
         "recordings": [
             {
                 "sid": taken.sid,
+                "url": taken.url,
                 "seconds": _rounded(taken.seconds),
                 "digits": taken.digits,
                 "voiced": taken.voiced,
