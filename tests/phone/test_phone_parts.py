@@ -13,6 +13,7 @@ from phone_fakes import tone
 
 from voicecore.audio import wav
 from voicecore.errors import RemoteProtocolError
+from voicecore.phone.capture import KeyCapture, VoiceCapture
 from voicecore.phone.network import Network, Stall
 from voicecore.phone.recording import FLUSH_FRAMES, StereoRecording
 from voicecore.phone.signing import form_signature, upgrade_signature
@@ -234,6 +235,51 @@ def test_any_document_is_verbs_or_refused(document: bytes) -> None:
         except RemoteProtocolError:
             continue
         assert isinstance(verbs, tuple)
+
+
+FRAME = b"\xff" * 160
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 120)), max_size=6),
+    st.integers(0, 2),
+    st.integers(2, 4),
+)
+def test_a_recording_ends_at_its_silence_or_its_length(
+    spells: list[tuple[bool, int]], timeout: int, max_length: int
+) -> None:
+    voiced = [loud for loud, frames in spells for _ in range(frames)] + [False] * 250
+    ends = [n for n in range(50 * timeout, 251) if not any(voiced[n - 50 * timeout : n])]
+    expected = min([*ends[:1], 50 * max_length] if timeout else [50 * max_length])
+    capture = VoiceCapture(Record(HERE, timeout=timeout, max_length=max_length))
+    taken = 1
+    while not capture.take(FRAME, voiced[taken - 1], ""):
+        taken += 1
+    assert taken == expected
+    assert capture.seconds == pytest.approx(expected / 50)
+    assert capture.voiced == any(voiced[:expected])
+    assert len(capture.audio) % 160 == 0
+    assert len(capture.audio) <= expected * 160
+
+
+@given(st.text("0123456789*#", max_size=8), st.integers(0, 5), st.sampled_from(["#", "", "09"]))
+def test_keys_are_gathered_up_to_enough_or_the_finishing_one(
+    keys: str, num_digits: int, finish: str
+) -> None:
+    capture = KeyCapture(Gather(HERE, num_digits=num_digits, finish_on_key=finish, timeout=1))
+    left = list(keys)
+    while left and not capture.take(left.pop(0), False):
+        pass
+    wanted = keys
+    for key in finish:
+        wanted = wanted.partition(key)[0]
+    if num_digits:
+        wanted = wanted[:num_digits]
+    assert capture.digits == wanted
+    # Whatever was pressed, a second without a key ends it, but not while a prompt is heard.
+    waiting = KeyCapture(Gather(HERE, timeout=1))
+    assert not any(waiting.take("", True) for _ in range(100))
+    assert [waiting.take("", False) for _ in range(50)] == [False] * 49 + [True]
 
 
 def test_a_recording_is_valid_at_each_moment(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
@@ -12,6 +13,8 @@ import msgspec
 import pytest
 import trio
 from flow_fakes import SERVER, TOKEN, Asked, TwimlServer, certificates, sound
+from hypothesis import given
+from hypothesis import strategies as st
 from phone_fakes import Carried, Server, socket_server, tone, utterance
 from phone_fakes import http as respond
 from trio.testing import MockClock
@@ -31,6 +34,20 @@ from voicecore.phone.script import Script, Utterance
 from voicecore.phone.signing import form_signature
 from voicecore.phone.verbs import Record
 
+PIECES = [
+    b"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: h\r\n",
+    b"Expect: 100-continue\r\n",
+    b"Content-Length: 3\r\n\r\n",
+    b"Transfer-Encoding: chunked\r\n\r\n",
+    b"3\r\nabc\r\n",
+    b"0\r\n\r\n",
+    b"Connection: upgrade\r\nUpgrade: websocket\r\n",
+    b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"\r\n",
+    b"abc",
+]
 ROOT = f"/2010-04-01/Accounts/{Account().sid}"
 TO = {"To": "+15550002222", "From": "+15550001111"}
 
@@ -95,14 +112,14 @@ def test_only_who_knows_the_token_gets_in() -> None:
     rest = Rest(account)
     sid = account.keep("RE1", "CA1", captured(0.1), -1.0).sid
     api = RestApi(account, lambda: 0.0)
-    for given in (
+    for credentials in (
         "",
         "Basic ?",
         basic(account.sid, "wrong"),
         basic("AC2", TOKEN),
         "Bearer " + TOKEN,
     ):
-        headers = {"authorization": given}
+        headers = {"authorization": credentials}
         response = api.answer(Request("GET", f"{ROOT}/Recordings/{sid}", headers, b""))
         assert response.status == 401
         assert msgspec.json.decode(response.body)["code"] == 20003
@@ -446,6 +463,38 @@ async def test_strangers_are_answered_and_shown_out(
     assert found == status
     if sent.startswith(b"HEAD"):
         assert answered.endswith(b"\r\n\r\n")
+
+
+@given(
+    st.sampled_from(["GET", "POST", "DELETE", "HEAD"]),
+    st.sampled_from(["/Calls.json", "/Calls/CA1.json", "/Recordings/RE1", "//[x", "/Calls/?a=1"]),
+    st.dictionaries(
+        st.sampled_from(["To", "From", "Url", "Twiml", "Status", "StatusCallback", "Timeout"]),
+        st.sampled_from(["", "+15550001111", "http://h/", "http://[", "<Response/>", "²", "\ud7ff"])
+        | st.text(max_size=9),
+    ),
+)
+def test_any_request_has_an_answer(method: str, path: str, form: dict[str, str]) -> None:
+    response = Rest(Account()).ask(method, path, **form)
+    assert response.status in (400, 404, 405)
+    assert msgspec.json.decode(response.body)["code"] > 0
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=9), max_size=8))
+def test_any_bytes_are_answered_and_shown_out(pieces: list[bytes]) -> None:
+    async def talk() -> bytes:
+        client, server = trio.testing.memory_stream_pair()
+        answer = RestApi(Account(), trio.current_time).answer
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(serve_one, answer), server)
+            with suppress(trio.BrokenResourceError):
+                for piece in pieces:
+                    await client.send_all(piece)
+                await client.send_eof()
+            return b"".join([piece async for piece in client])
+
+    answered = trio.run(talk, clock=MockClock(autojump_threshold=0))
+    assert not answered or answered.startswith(b"HTTP/1.1 ")
 
 
 async def serve_one(answer: http.Answer, stream: trio.abc.Stream) -> None:

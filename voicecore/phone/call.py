@@ -210,7 +210,7 @@ class Call:
         if self.progress.answered:
             self._reach("completed")
         else:
-            self._reach("failed" if self.error is not None else "canceled")
+            self._reach("canceled" if self._placing.cancelled_caught else "failed")
 
     async def _talk(self, webhooks: Webhooks) -> None:
         number = self._number

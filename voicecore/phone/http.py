@@ -22,6 +22,7 @@ READ_BYTES = 16384
 REQUEST_S = 10.0
 IDLE_S = 30.0
 RESPONSE_S = 15.0
+LINGER_S = 1.0
 MAX_CONNECTIONS = 256
 
 
@@ -122,6 +123,10 @@ async def converse(answer: Answer, stream: trio.abc.Stream) -> None:
             response = Response(408)
         await _respond(connection, stream, response)
         if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+            # What is still on its way would, unread, take the answer with it in a reset.
+            with trio.move_on_after(LINGER_S):
+                while await stream.receive_some(READ_BYTES):
+                    pass
             return
         connection.start_next_cycle()
         patience = IDLE_S

@@ -57,7 +57,7 @@ class RestApi:
             return Response(error.status, msgspec.json.encode(error.as_json()), headers=headers)
 
     def _answer(self, request: Request) -> Response:
-        path = urlsplit(request.target).path
+        path = request.target.partition("?")[0]
         found = _PATH.fullmatch(path)
         self._authenticate(request.headers.get("authorization", ""))
         if found is None or found["account"] != self._account.sid:
