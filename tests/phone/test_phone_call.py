@@ -179,6 +179,20 @@ async def test_an_agent_that_never_stops_is_hung_up_on(autojump_clock: MockClock
     assert server.events()[-1] == "stop"
 
 
+async def test_the_longest_call_is_counted_from_its_answer_not_from_its_stream(
+    autojump_clock: MockClock,
+) -> None:
+    manners = Manners(greeting_wait_s=60.0)
+    conditions, began = Conditions(max_s=10.0), trio.current_time() - 4.0
+
+    async def agent(server: Server) -> None:
+        await server.rest()
+
+    caller, _ = await converse(agent, manners=manners, conditions=conditions, began=began)
+    assert caller.ended == "hung up: 10 s over"
+    assert caller.log.now == pytest.approx(6.0, abs=0.021)
+
+
 async def test_a_close_by_the_server_ends_the_call_without_stop(autojump_clock: MockClock) -> None:
     async def agent(server: Server) -> None:
         await server.until("start")

@@ -99,6 +99,19 @@ async def test_without_an_action_the_next_verb_follows() -> None:
     assert call.steps[-1] == "TwiML said: Sorry"
 
 
+async def test_streams_that_close_at_once_and_come_again_are_a_loop() -> None:
+    async def agent(server: Server) -> None:
+        await server.until("start")
+
+    def answer(carried: Carried, request: bytes) -> bytes:
+        stream = f'<Stream url="ws://127.0.0.1:{carried.media_port}/m"/>'
+        return http(f'<Response><Connect action="/voice">{stream}</Connect></Response>')
+
+    call, carried = await place(answer, agent)
+    assert f"{MAX_DOCUMENTS} documents" in str(call.error)
+    assert len(carried.upgrades) == MAX_DOCUMENTS
+
+
 async def test_an_abrupt_end_of_the_connection_is_an_end_of_the_call() -> None:
     async def agent(server: Server) -> None:
         await server.until("start")

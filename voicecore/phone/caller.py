@@ -39,7 +39,9 @@ class Caller:
         voice: Voice,
         conditions: Conditions | None = None,
         ears: Sequence[Ear] = (),
+        began: float | None = None,
     ) -> None:
+        """Prepare a stream; `began` is when its call did, on trio's clock, if that was earlier."""
         conditions = conditions or Conditions()
         self.stream = CarrierStream(identity)
         self.handset = Handset(voice, conditions, ears)
@@ -51,6 +53,7 @@ class Caller:
         self.dropped = 0
         """Messages that the server was too slow to take."""
         self._link = link
+        self._began = began
         self._up, self._down = (
             Network(conditions.jitter_s, conditions.stalls, conditions.chance) for _ in range(2)
         )
@@ -79,7 +82,7 @@ class Caller:
             nursery.start_soon(self._receive, inbox)
             nursery.start_soon(self._deliver, to_deliver)
             with self._pacing:
-                self.hang_up(await self.handset.pace(self._exchange))
+                self.hang_up(await self.handset.pace(self._exchange, self._began))
             if self.hung_up:
                 with trio.move_on_after(HANG_UP_S):
                     await self._stop()

@@ -63,6 +63,7 @@ class Flow:
         self._idle_documents = self._heard = 0
         self._next: Goal | None = None
         self._on_line = False
+        self._began: float | None = None
         self._performing = trio.CancelScope()
         self._pacing = trio.CancelScope()
         self._off_stream = trio.Event()
@@ -93,7 +94,8 @@ class Flow:
             LineClosed: nobody answers.
             RemoteProtocolError: no TwiML, or too many documents in which nothing happens.
         """
-        heard = self._attendant.heard + len(self.callers)
+        streams = sum(any(turn.said or turn.replies for turn in c.log.turns) for c in self.callers)
+        heard = self._attendant.heard + streams
         self._idle_documents = self._idle_documents + 1 if heard == self._heard else 1
         self._heard = heard
         if self._idle_documents > MAX_DOCUMENTS:
@@ -110,7 +112,7 @@ class Flow:
 
     async def follow(self, first: Goal | Sequence[Verb], webhooks: Webhooks) -> None:
         """Perform a document and those after it; what goes wrong is left in `error`."""
-        self._on_line = True
+        self._on_line, self._began = True, trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pace)
             try:
@@ -154,7 +156,9 @@ class Flow:
         url = setting.addresses.dialled(connect.stream_url)
         self.steps.append(f"stream to {url}")
         async with open_link(url, headers) as link:
-            caller = Caller(link, identity, setting.voice, setting.conditions, setting.ears)
+            caller = Caller(
+                link, identity, setting.voice, setting.conditions, setting.ears, self._began
+            )
             self.callers.append(caller)
             await caller.run()
         return caller
@@ -180,7 +184,7 @@ class Flow:
         """Pace the handset whenever no stream does."""
         while True:
             with self._pacing:
-                self._hung_up(await self.handset.pace(self._ivr.exchange))
+                self._hung_up(await self.handset.pace(self._ivr.exchange, self._began))
                 return
             await self._off_stream.wait()
 

@@ -81,12 +81,14 @@ class Handset:
     def __repr__(self) -> str:
         return f"<Handset {self.log}>"
 
-    async def pace(self, exchange: Exchange) -> str:
+    async def pace(self, exchange: Exchange, began: float | None = None) -> str:
         """Let time pass until the caller hangs up; return why.
 
         When it was cancelled it can be called again: the caller's time goes on where it stood.
+        `began`, on trio's clock, is when the call did, if that was earlier.
         """
         epoch = trio.current_time() - self._ticks * TICK_S
+        over = (epoch if began is None else began) + self._max_s
         while True:
             due = epoch + (self._ticks + 1) * TICK_S
             await trio.sleep_until(due)
@@ -95,7 +97,7 @@ class Handset:
             said = self._voice.frame(self.log)
             if said is None:
                 return "hung up"
-            if now - epoch >= self._max_s:
+            if now >= over:
                 return f"hung up: {self._max_s:g} s over"
             self._ticks += 1
             self._tick(*said, self._pressed(now - epoch), exchange)

@@ -72,7 +72,7 @@ def print_call(call: Call, console: Console) -> None:
     for step in call.steps:
         console.print(f"  {escape(step)}", highlight=False, soft_wrap=True)
     _print_turns(call.flow.handset, console)
-    if call.flow.ended is not None and not call.callers:
+    if call.flow.ended is not None and call.flow.ended not in [c.ended for c in call.callers]:
         now = call.flow.handset.log.now
         console.print(f"  {escape(call.flow.ended)} at {now:.2f} s", highlight=False)
     for caller in call.callers:
