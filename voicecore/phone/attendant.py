@@ -6,8 +6,8 @@ Every verb comes to an end here, to the next verb, or to the document that its `
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 
 import trio
@@ -40,7 +40,7 @@ class Then(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A recording that was made, and how it ended: a key, "hangup", or "" for silence or length."""
+    """A recording that was made: `digits` is the key that ended it, "hangup", or ""."""
 
     url: str
     seconds: float
@@ -65,7 +65,6 @@ class Setting:
     conditions: Conditions
     ears: Sequence[Ear] = ()
     token: str | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 class Attendant:
