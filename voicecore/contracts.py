@@ -144,6 +144,13 @@ class TTS(Protocol):
         """
 
 
+Question = bytes | str | None
+"""What a model that hears is asked: speech that was fed, with pre-roll; or what the caller has
+typed, as text; or None: what there is to say now that `Dialogue.tool_done` was told.
+
+Empty speech: nothing was said, and the answer before, of which `heard` was told, shall go on.
+"""
+
 Sound = bytes | Delta
 """A piece of a spoken answer: mu-law, or the words that are spoken, a tool call, its cost."""
 
@@ -176,7 +183,7 @@ class SpokenAnswer(Protocol):
         """Note that the caller heard only so much of it, and will hear no more."""
 
     def forget(self) -> None:
-        """Note that it never happened, and neither did the question."""
+        """Note that it never happened, and neither did the question.  No tool of it was used."""
 
 
 @runtime_checkable
@@ -187,13 +194,13 @@ class Dialogue(Protocol):
         """Take the next frame of the line, speech or not.  Never blocks; memory is bounded."""
 
     def answer(
-        self, utterance: bytes, messages: Sequence[Message] = ()
+        self, question: Question, messages: Sequence[Message] = ()
     ) -> AbstractAsyncContextManager[SpokenAnswer]:
-        """Ask for an answer to `utterance`: speech that was fed, with pre-roll.
+        """Ask for an answer to `question`.
 
-        If it is empty, nothing was said, and the answer before, of which `heard` was told, shall go
-        on.  `messages` is the conversation so far as it was heard, for a model that has lost its
-        memory of it.  Leaving the context stops the model.
+        `messages` is the conversation so far as it was heard, for a model that has lost its memory
+        of it: without the question, with tools' calls and results.  Leaving the context stops the
+        model.
 
         Raises:
             ProviderError: on entry.
@@ -201,6 +208,13 @@ class Dialogue(Protocol):
 
     def said(self, text: str) -> None:
         """Note what the agent has said without the model: a greeting, an apology."""
+
+    def tool_done(self, call_id: str, result: str) -> None:
+        """Note what became of a tool call; nothing is answered before `answer` asks for it.
+
+        A call of which this is not told, and whose answer was cut (`heard`, `forget`), never was.
+        Told again, it is what became of it since: of a tool that was still running.
+        """
 
 
 class SpeechToSpeech(Protocol):

@@ -51,7 +51,7 @@ class Bridge:
                 return
             log.milestone("filler", text=text)
             try:
-                await self._voice.bridge(text)
+                await self._voice.bridge(text, self._done.is_set)
             except ProviderError:
                 return  # the answer will find out by itself
             patience = AGAIN_S

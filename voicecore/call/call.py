@@ -30,7 +30,7 @@ from .pipeline import Pipeline
 from .playback import PlaybackStatistics, Player
 from .timeline import CallLog, Observer
 from .toolbox import CallInfo
-from .tools import END_CALL
+from .tools import schemas
 from .transfer import Operator, Transfer
 from .turn import Conversation
 
@@ -101,7 +101,7 @@ class Call:
         self._player = player = Player(self._say, agent.limits.lead_s, self._abilities)
         async with _listener(agent) as listener:
             async with trio.open_nursery() as nursery:
-                desk = self._desk(nursery, player)
+                desk = self._desk(nursery, player, listener)
                 note_words = self.inbound.note_words
                 talk = Conversation(
                     agent, player, listener, self.history, self.log, desk, note_words
@@ -162,14 +162,21 @@ class Call:
         """Wait until somebody has ended the call."""
         await self._ended.wait()
 
-    def _desk(self, nursery: trio.Nursery, player: Player) -> Desk:
+    def _desk(
+        self, nursery: trio.Nursery, player: Player, listener: Transcription | Dialogue
+    ) -> Desk:
         """Return what the tools of this call work with."""
 
         def info() -> CallInfo:
             return CallInfo(self.sid, self.parameters, self.history.messages)
 
+        def tool_done(call_id: str, result: str) -> None:
+            self.history.tool_done(call_id, result)
+            if isinstance(listener, Dialogue):
+                listener.tool_done(call_id, result)
+
         line = LiveLine(player, self._keypad)
-        return Desk(info, nursery, self.history.tool_done, line, lambda: self.operator)
+        return Desk(info, nursery, tool_done, line, lambda: self.operator)
 
     async def _listen_with(self, hearing: Hearing) -> None:
         await self.inbound.listen_with(hearing)
@@ -259,7 +266,8 @@ async def _listener(agent: Agent) -> AsyncIterator[Transcription | Dialogue]:
         async with agent.stt.listen(persona.language) as transcription:
             yield transcription
         return
-    opened = agent.model.converse(persona.prompt, (END_CALL,), persona.voice, persona.language)
+    tools = schemas(agent.all_tools())
+    opened = agent.model.converse(persona.prompt, tools, persona.voice, persona.language)
     async with opened as dialogue:
         yield dialogue
 

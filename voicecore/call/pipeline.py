@@ -12,7 +12,6 @@ from typing import Literal
 
 import trio
 
-from ..contracts import Transcription
 from ..dialogue.turns import (
     SpeechConfirmed,
     SpeechDoubted,
@@ -111,8 +110,8 @@ class Pipeline:
         self._talk.log.milestone("typed", text=keys)
         self._interrupt(trio.current_time())
         self._lose_speculation()
-        if self._turn is not None or not isinstance(self._talk.listener, Transcription):
-            return  # the goodbye is being said, or the model takes nothing but sound
+        if self._turn is not None:
+            return  # the goodbye is being said
         self.answers += 1
         self._turn = self._turns.answer_keys(keys)
         self._interrupted, self._lost, self._unheard = None, None, b""

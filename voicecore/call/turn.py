@@ -220,7 +220,6 @@ class Turn(ABC):
                 await self._understood.wait()
                 self.timeline.commit()
                 self._remember_caller()
-                self.certain.set()
                 await self._talk.player.play(self.reply.speech)
                 nursery.cancel_scope.cancel()  # a filler that nobody needed
             finally:
@@ -237,8 +236,10 @@ class Turn(ABC):
             await self.reply.voice.fill(text, agent.phrases.audio(text) or b"")
 
     def _remember_caller(self) -> None:
+        """What the caller said is certain, and stands in the history."""
         if self.words:
             self._talk.history.caller_said(self.words)
+        self.certain.set()
 
     @abstractmethod
     async def _think(self) -> None:
@@ -271,6 +272,7 @@ class Turn(ABC):
         """It was a cough: the reply that was cut for it goes on from where it was cut."""
         await interrupted.finished.wait()
         self._talk.log.milestone("resumed", turn=interrupted.name)
+        interrupted.certain.set()  # if it was cut before it could find that out by itself
         self.name, self.reply = interrupted.name, interrupted.reply
         self.announcement = interrupted.announcement
         self.timeline.last_voiced = None  # no answer, so no response gap
@@ -290,8 +292,7 @@ class Turn(ABC):
         if self.is_committed:
             cut = self.outcome is Outcome.CUT
             heard = speech.spoken.heard(speech.confirmed) if cut else speech.spoken.text
-            is_whole = self.reply.is_complete and heard == speech.spoken.text
-            interrupted = cut and not is_whole
+            interrupted = cut and not (self.reply.is_complete and heard == speech.spoken.text)
             before, last = self.reply.heard(speech.confirmed if cut else None)
             self._talk.history.agent_said(self.name, last, interrupted, before)
             if heard:

@@ -7,7 +7,7 @@ the clauses: whoever has it speaks to the end.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
 import trio
@@ -55,8 +55,10 @@ class Voice:
         """Nothing was said."""
         self._begun_at, self._clauses = None, 0
 
-    async def speak(self, clause: Clause) -> None:
+    async def speak(self, clause: Clause, is_late: Callable[[], bool] = lambda: False) -> None:
         """Stream one clause into the speech, without the bytes of it that are there already.
+
+        If `is_late` once it could begin, it is not said.
 
         Raises:
             ProviderError: TTS failed.
@@ -68,6 +70,8 @@ class Voice:
                 piece = await _first_of(pieces)
                 patience.deadline = math.inf
                 async with self.floor:
+                    if is_late():
+                        return
                     self._begin(clause, trio.current_time() - asked_at)
                     await self._stream(piece, pieces, patience)
         if patience.cancelled_caught:
@@ -92,17 +96,19 @@ class Voice:
             self.speech.spoken.complete()
             self.speech.end_sentence()
 
-    async def bridge(self, text: str) -> None:
-        """Say a sentence while a tool runs; behind whatever is being said.
+    async def bridge(self, text: str, is_over: Callable[[], bool]) -> None:
+        """Say a sentence while a tool runs, behind whatever is being said; not if that `is_over`.
 
         Raises:
             ProviderError: TTS failed.
         """
+        clauses = self._clauses
         try:
-            await self.speak(Clause(text, True, self.step))
+            await self.speak(Clause(text, True, self.step), is_over)
         finally:
-            self.break_off()
-            self.speech.pause()
+            if self._clauses > clauses:
+                self.break_off()
+                self.speech.pause()
 
     async def sound(self, audio: bytes) -> None:
         """Let a sound be heard that is no speech, behind whatever is being said."""

@@ -14,12 +14,11 @@ from ..contracts import Delta, Message, Tool, ToolCall, Usage
 from ..dialogue.sentences import Clause
 from ..errors import ProviderError
 from .agent import Agent
-from .bridge import Bridge
 from .hands import Hands
 from .rounds import Rounds
 from .timeline import TurnTimeline
-from .tool_run import ToolRun
-from .tools import END_CALL, schemas
+from .tool_use import ToolUse
+from .tools import END_CALL
 from .voice import Voice
 
 FIRST_S = 5.5
@@ -48,7 +47,7 @@ class Writing:
         self.may_act: trio.Event | None = None
         """What tools wait for: a speculation that is lost must have done nothing."""
         self._agent = agent
-        self._tools = {tool.schema.name: tool for tool in agent.all_tools()}
+        self._tools = ToolUse(agent, hands, voice)
         self._hands = hands
         self._voice = voice
 
@@ -115,7 +114,7 @@ class Writing:
         return (system, *self.messages, *self.rounds.prompt())
 
     def _offered(self) -> tuple[Tool, ...]:
-        return schemas(self._tools.values()) if self.rounds.may_use_tools else ()
+        return self._tools.offered if self.rounds.may_use_tools else ()
 
     def _take(self, delta: Delta) -> list[Clause]:
         timeline = self._timeline
@@ -131,7 +130,7 @@ class Writing:
         if delta.name == END_CALL.name:
             self._hands.ends_call = True
         elif self.rounds.may_use_tools:
-            self.rounds.want(ToolRun(delta, self._tools.get(delta.name)))
+            self.rounds.want(self._tools.run_of(delta))
         return []
 
     async def _use_tools(self, nursery: trio.Nursery) -> bool:
@@ -141,38 +140,9 @@ class Writing:
         """
         if self.may_act is not None:
             await self.may_act.wait()
-        fillers = self._fillers() if self._hands.desk.line is not None else ()
-        bridge = Bridge(self._voice, fillers, self._hands.seconds_left)
-        if fillers:
-            nursery.start_soon(bridge.run, self._timeline.log, name="bridge")
-        if self._hands.is_all_spoken:
-            self._voice.speech.pause()
-        try:
-            await self._run_all(self.rounds.runs)
-        finally:
-            bridge.end()
-        wants_answer = any(run.wants_answer for run in self.rounds.runs)
+        is_last = await self._tools.use(self.rounds.runs, nursery)
         self.rounds.advance()
-        return self._hands.is_last and not wants_answer
-
-    async def _run_all(self, runs: Sequence[ToolRun]) -> None:
-        log, desk = self._timeline.log, self._hands.desk
-        async with trio.open_nursery() as nursery:
-            for run in runs:
-                if not run.is_spared and not run.done.is_set():
-                    nursery.start_soon(run.run, self._hands, log, name=run.call.name)
-                elif run.is_spared and not run.is_started:
-                    run.is_started = True
-                    desk.spare.start_soon(run.run_spared, self._hands, log, name=run.call.name)
-            for run in runs:
-                if run.is_spared:
-                    await run.done.wait()
-
-    def _fillers(self) -> tuple[str, ...]:
-        fillers = [run.tool.filler for run in self.rounds.runs if run.tool is not None]
-        if all(filler is None for filler in fillers):
-            return ()
-        return tuple(filter(None, fillers)) or self._agent.persona.stock_words.fillers
+        return is_last
 
     def _clause(self, text: str) -> Clause:
         return Clause(text, True, self.rounds.step)

@@ -93,6 +93,15 @@ class History:
             self._last_reply, self._last_size = reply, len(said)
         self._trim()
 
+    def with_reply(self, reply: str, text: str, before: Sequence[Message]) -> tuple[Message, ...]:
+        """Return the history as it would be with so much of a reply; change nothing.
+
+        See `agent_said`.
+        """
+        is_last = self._last_size and self._last_reply == reply
+        others = self._messages[: -self._last_size] if is_last else self._messages
+        return (*others, *before, *([Message("assistant", text)] if text else []))
+
     def tool_done(self, call_id: str, result: str) -> None:
         """Write down a result that came after its reply was over."""
         for at in reversed(range(len(self._messages))):

@@ -78,10 +78,10 @@ class Spoken:
         if self._clauses:
             self._clauses[-1].end = position
 
-    def grow(self, text: str, position: int) -> None:
+    def grow(self, text: str, position: int, step: int = 0) -> None:
         """More of the newest clause's text is known, its audio still to come; or of a first one."""
         if not self._clauses or self._clauses[-1].is_whole:
-            self.begin(text, position)
+            self.begin(text, position, step)
         else:
             self._clauses[-1].text += text
 
