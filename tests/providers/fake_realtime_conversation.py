@@ -42,7 +42,8 @@ class Behaviour:
     delta_bytes: int = 800
     transcript_s: float | None = 0.4  # after the commit; None: never
     transcript_fails: bool = False
-    answer: Callable[[str], str] = "You said {}.".format
+    answer: Callable[[str], str] = "You said {}.".format  # "... <tool {...}>" at its end: calls
+    conclude: Callable[[str], str] = "It says {}.".format  # the same, to the newest result
     cut_after_s: float | None = None  # of an answer's audio: the connection is gone
     closes_after_s: float | None = None  # the same, with 1011
     garbage_after_s: float | None = None  # the same, with `garbage`
@@ -66,6 +67,7 @@ class Item:
     audio: bytes = b""
     name: str = ""
     status: str = "completed"
+    call_id: str = ""
 
     @property
     def words(self) -> str:
@@ -242,8 +244,20 @@ class Conversation:
 
     def _create_item(self, event: Event) -> None:
         given = event["item"]
+        if given["type"] == "function_call_output":
+            self._create_output(event)
+            return
         text = given["content"][0]["text"]
         self._add(Item(given.get("id") or self.new("item"), given["role"], text))
+
+    def _create_output(self, event: Event) -> None:
+        """A result needs a call, and a call has one result: the strictest that an API can be."""
+        call_id, output = event["item"]["call_id"], event["item"]["output"]
+        roles = [item.role for item in self.session.items if item.call_id == call_id]
+        if roles != ["tool"]:
+            self.fail("invalid_call_id", event)
+            return
+        self._add(Item(self.new("item"), "output", output, call_id=call_id))
 
     def _add(self, item: Item) -> None:
         previous = self.last_id
@@ -283,8 +297,11 @@ def shown(item: Item) -> Event:
     """An item as events show it."""
     known = {"id": item.id, "object": "realtime.item", "status": item.status}
     if item.role == "tool":
-        arguments = {"name": item.name, "call_id": "call_1", "arguments": "{}"}
+        arguments = {"name": item.name, "call_id": item.call_id, "arguments": item.text or "{}"}
         return {**known, "type": "function_call", **arguments}
+    if item.role == "output":
+        output = {"call_id": item.call_id, "output": item.text}
+        return {**known, "type": "function_call_output", **output}
     content: list[Event] = [{"type": "input_text", "text": item.text}]
     if item.role == "user" and item.audio:
         content = [{"type": "input_audio", "transcript": None}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 
 import trio
@@ -21,6 +22,12 @@ from .fake_realtime_conversation import (
 )
 
 WORD_FRAMES = 15
+CALL = re.compile(r"<(\w+)( \{[^>]*\})?>")
+"""A tool call in an answer."""
+
+RESULT = ", has this result: "
+"""How a session is told of tools that were used in another."""
+
 AHEAD_S = 1.0
 """How far the transcript runs ahead of the audio."""
 
@@ -32,7 +39,7 @@ class Model(Conversation):
         self, socket: WebSocketConnection, behaviour: Behaviour, session: FakeSession
     ) -> None:
         super().__init__(socket, behaviour, session)
-        self._responses = 0
+        self._responses = self._calls = 0
         self._is_begun = False
         self._making = trio.CancelScope()
 
@@ -75,14 +82,14 @@ class Model(Conversation):
         self._is_begun = True
         self.say("response.created", response=response)
         status = self.behaviour.status_of.get(number, "completed")
-        text, is_call = self._answer()
+        text, calls = self._answer()
         output: list[Event] = []
         with self._making:
             await trio.sleep(self.behaviour.think_s)
             if status != "failed" and text:
                 await self._speak(response_id, text, output)
-            if is_call:
-                self._call(response_id, output)
+            for name, arguments in calls:
+                self._call(response_id, name, arguments, output)
         if self._making.cancelled_caught:
             status = "cancelled"
         self.session.active = ""
@@ -90,21 +97,25 @@ class Model(Conversation):
         limits = [{"name": "tokens", "limit": 9, "remaining": 8, "reset_seconds": 1.0}]
         self.say("rate_limits.updated", rate_limits=limits)
 
-    def _answer(self) -> tuple[str, bool]:
-        """What to say next, and whether to end the call."""
+    def _answer(self) -> tuple[str, list[tuple[str, str]]]:
+        """What to say next, and which tools to call."""
         said: list[str] = []
         goes_on = False
         for item in reversed(self.session.items):
+            _, is_told, result = item.text.partition(RESULT)
             if item.role == "user":
-                text = self.behaviour.answer(item.words)
-                if goes_on:
-                    text = " ".join(text.split()[len(said) :])
-                return text.removesuffix("<end_call>").strip(), text.endswith("<end_call>")
-            if item.role == "system":
-                goes_on = True
-            elif item.role == "assistant":
-                said += item.words.split()
-        return self.behaviour.answer(""), False
+                answer = self.behaviour.answer(item.words)
+            elif item.role == "output" or (item.role == "system" and is_told):
+                answer = self.behaviour.conclude(result if is_told else item.text)
+            else:
+                goes_on = goes_on or item.role == "system"
+                said += item.words.split() if item.role == "assistant" else []
+                continue
+            text = CALL.sub("", answer)
+            if goes_on:
+                text = " ".join(text.split()[len(said) :])
+            return text.strip(), CALL.findall(answer)
+        return self.behaviour.answer(""), []
 
     async def _speak(self, response_id: str, text: str, output: list[Event]) -> None:
         """Say `text`, in as many pieces as it takes."""
@@ -143,14 +154,17 @@ class Model(Conversation):
             self.say("response.content_part.done", **part, part=shown_part)
             self._close(item, place, output)
 
-    def _call(self, response_id: str, output: list[Event]) -> None:
-        """Call the tool that ends the call."""
-        item = Item(self.new("item"), "tool", name="end_call", status="in_progress")
+    def _call(self, response_id: str, name: str, arguments: str, output: list[Event]) -> None:
+        """Call a tool."""
+        arguments, self._calls = arguments.strip() or "{}", self._calls + 1
+        call_id = f"call_{self._calls}"
+        item = Item(self.new("item"), "tool", arguments, name=name, call_id=call_id)
+        item.status = "in_progress"
         place = {"response_id": response_id, "item_id": item.id, "output_index": len(output)}
         self._open(item, place)
         kind = "response.function_call_arguments"
-        self.say(f"{kind}.delta", **place, call_id="call_1", delta="{}")
-        self.say(f"{kind}.done", **place, call_id="call_1", name="end_call", arguments="{}")
+        self.say(f"{kind}.delta", **place, call_id=call_id, delta=arguments)
+        self.say(f"{kind}.done", **place, call_id=call_id, name=name, arguments=arguments)
         item.status = "completed"
         self._close(item, place, output)
 

@@ -87,7 +87,8 @@ class Inflow:
                 async with self._voice.floor:
                     await self._pour(self._waiting)
             self._changed.unpark_all()
-        self._speech.finish()
+        async with self._voice.floor:  # a filler that has begun is said to its end
+            self._speech.finish()
 
     async def _pour(self, waiting: deque[tuple[Part, str | bytes | None]]) -> None:
         while waiting:

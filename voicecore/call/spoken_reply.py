@@ -181,11 +181,7 @@ class SpokenReply:
             self._keep(sound, part)
 
     def _keep(self, sound: Sound, part: Part) -> None:
-        """Take what has come.
-
-        Raises:
-            ProviderError: it is too much.
-        """
+        """Take what has come; too much of it is a `ProviderError`."""
         timeline = self.voice.timeline
         if isinstance(sound, Usage):
             timeline.usage = sound if timeline.usage is None else timeline.usage + sound

@@ -5,7 +5,8 @@ pre-roll and without the silence around it, and an answer is asked for.  What wa
 answer is taken out of the model's memory again.  A session that breaks is replaced by one that is
 told what was said so far.
 
-* `realtime_wire`: the messages.  `realtime_answer`: one answer.  `realtime_session`: one session.
+* `realtime_wire`: the messages.  `realtime_answer`: one answer; `realtime_items`: its items.
+  `realtime_session`: one session; `realtime_memory`: what it is told.
 
 Names: ``VOICECORE_LLM=openai-realtime`` listens as well; the ready-made phrases are spoken by
 VOICECORE_TTS (``openai`` knows the same voices).
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 import httpx
 import trio
 
-from ..contracts import Message, Tool
+from ..contracts import Message, Question, Tool
 from ..errors import ProviderError
 from ..settings import Settings
 from . import realtime_wire as wire
@@ -81,15 +82,20 @@ class RealtimeDialogue:
     def said(self, text: str) -> None:
         """Tell the model what the agent has said without it."""
         if self._session is not None:
-            self._session.remember(Message("assistant", text))
+            self._session.memory.remember(Message("assistant", text))
+
+    def tool_done(self, call_id: str, result: str) -> None:
+        """Tell the model what became of a tool call."""
+        if self._session is not None:
+            self._session.tool_done(call_id, result)
 
     @asynccontextmanager
     async def answer(
-        self, utterance: bytes, messages: Sequence[Message] = ()
+        self, question: Question, messages: Sequence[Message] = ()
     ) -> AsyncIterator[Answer]:
-        """Ask for an answer to `utterance`; see `contracts.Dialogue`."""
+        """Ask for an answer to `question`; see `contracts.Dialogue`."""
         session = await self._ready_session()
-        answer = session.ask(utterance, messages)
+        answer = session.ask(question, messages)
         try:
             yield answer
         finally:

@@ -14,9 +14,10 @@ from collections.abc import Callable
 import trio
 
 from ..audio import SAMPLE_RATE
-from ..contracts import Sound, ToolCall
+from ..contracts import Question, Sound, ToolCall
 from ..errors import ProviderError
 from . import realtime_wire as wire
+from .realtime_items import Items
 
 NAME = "openai-realtime"
 
@@ -30,7 +31,6 @@ MAX_AUDIO_BYTES = 120 * SAMPLE_RATE
 """Ahead of its reader.  It comes many times faster than it is spoken."""
 
 MAX_CHARACTERS = 8000
-MAX_CALLS = 8
 
 
 class Answer:
@@ -41,6 +41,8 @@ class Answer:
         self.question_id = ""
         """The conversation's item with what it answers, once known."""
         self.response_id = ""
+        self.items = Items()
+        """What it is in the conversation."""
         self.is_over = False
         """Whether the server is done with it: nothing is added to the conversation any more."""
         self.settles_by = math.inf
@@ -50,9 +52,7 @@ class Answer:
         self._deafness: ProviderError | None = None
         self._failure: ProviderError | None = None
         self._sounds: deque[Sound] = deque()
-        self._waiting_bytes = self._characters = self._calls = 0
-        self._made: dict[str, int] = {}
-        """Bytes of audio by the item that holds them, in the order in which they are spoken."""
+        self._waiting_bytes = self._characters = 0
         self._is_left = self._forgets_question = False
         self._is_whole = False
         self._heard_ms: int | None = None
@@ -121,10 +121,21 @@ class Answer:
         if self._is_left:
             self._say(wire.cancel(response_id))
 
-    def ask_to_go_on(self, item_id: str) -> None:
-        """What it answers is no question, but an item that says so, for this one time."""
-        self.question_id, self._words = item_id, ""
-        self._forgets_question = True
+    def ask(self, question: Question) -> None:
+        """Ask for it.  Of speech, item and words will become known."""
+        if question is None:
+            self._words = ""
+        elif isinstance(question, str):
+            self.question_id, self._words = f"typed_{self.number}", question
+            self._say(wire.type_in(self.question_id, question))
+        elif question:
+            for text in wire.say(question, self.number):
+                self._say(text)
+        else:
+            self.question_id, self._words = f"go_on_{self.number}", ""
+            self._forgets_question = True  # it is said for this one time
+            self._say(wire.go_on(self.question_id))
+        self._say(wire.ask(self.number))
 
     def understand(self, words: str) -> None:
         """The caller's words are known."""
@@ -136,16 +147,11 @@ class Answer:
         self._deafness = error
         self._changed.unpark_all()
 
-    def add_item(self, item: wire.Item) -> None:
-        """One more item of the conversation is a part of it."""
-        if item.id:
-            self._made.setdefault(item.id, 0)
-
     def add_audio(self, item_id: str, audio: bytes) -> None:
         """More of its audio has come."""
         if self._is_left or not audio:
             return
-        self._made[item_id] = self._made.get(item_id, 0) + len(audio)
+        self.items.add_audio(item_id, len(audio))
         self._waiting_bytes += len(audio)
         if self._waiting_bytes > MAX_AUDIO_BYTES:
             self.fail(ProviderError(NAME, "garbage", "an answer without end"))
@@ -165,12 +171,12 @@ class Answer:
         if not self._characters:
             self.add_words(text)
 
-    def add_call(self, item: wire.Item) -> None:
-        """It asks for a tool."""
-        self._calls += 1
-        if self._calls <= MAX_CALLS:
-            call_id = item.call_id or item.id or ""
-            self._add(ToolCall(call_id, item.name or "", item.arguments or "{}"))
+    def add_call(self, item: wire.Item) -> ToolCall | None:
+        """It asks for a tool; return the call, unless there are too many."""
+        call = self.items.add_call(item)
+        if call is not None:
+            self._add(call)
+        return call
 
     def finish(self, response: wire.Response) -> None:
         """The server is done with it."""
@@ -207,17 +213,8 @@ class Answer:
         if not self.is_over:
             return
         if self._heard_ms is not None:
-            self._cut(self._heard_ms)
+            for message in self.items.cut(self._heard_ms, self._is_whole):
+                self._say(message)
         if self._forgets_question and self.question_id:
             self._say(wire.forget(self.question_id))
             self.question_id = ""
-
-    def _cut(self, left_ms: int) -> None:
-        for item_id, size in self._made.items():
-            made_ms = size * 1000 // SAMPLE_RATE
-            if left_ms <= 0 or not made_ms:
-                self._say(wire.forget(item_id))
-            elif left_ms < made_ms or not self._is_whole:
-                self._say(wire.truncate(item_id, min(left_ms, made_ms)))
-            left_ms -= made_ms
-        self._made.clear()

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from ..contracts import Message
+from ..contracts import Message, Question
 from ..errors import ProviderError, ProviderFault, leaves
 from . import realtime_wire as wire
 from .realtime_answer import NAME, Answer
+from .realtime_memory import Memory
 from .websocket import Refusal, WebSocket
 
 logger = logging.getLogger(__name__)
@@ -27,9 +28,6 @@ WAITING = 256
 
 ANSWERS = 16
 """Of the newest, events are taken: the words of a question may come long after its answer."""
-
-TOLD = 60
-"""Messages of a conversation that a new session is told, the newest: half an hour of talk."""
 
 
 class Session:
@@ -43,8 +41,10 @@ class Session:
         self._answers: deque[Answer] = deque(maxlen=ANSWERS)
         self._committing: deque[Answer] = deque(maxlen=ANSWERS)
         """Answers whose questions are on their way, in order."""
+        self.memory = Memory(self._say)
+        """What the model is told that it has not heard."""
         self._asked = 0
-        self._is_told = self._is_lost = False
+        self._is_lost = False
         self._verdict: ProviderError | None = None
         self._scope = trio.CancelScope()
         self._say(opening)
@@ -57,28 +57,26 @@ class Session:
         """Whether an answer can be asked for: the one before it is over."""
         return self._unfinished is None and self._verdict is None
 
-    def remember(self, message: Message) -> None:
-        """Tell the model what was said without it.  A new session will be told it with the rest."""
-        if self._is_told:
-            self._say(wire.remember(message))
+    def tool_done(self, call_id: str, result: str) -> None:
+        """Tell the model what became of a tool call.
 
-    def ask(self, utterance: bytes, messages: Sequence[Message]) -> Answer:
-        """Ask for an answer; without an utterance, for the rest of the one before."""
-        if not self._is_told:
-            self._is_told = True
-            for message in messages[-TOLD:]:
-                self._say(wire.remember(message))
+        A call has one result, and is known to its own session: all else is told as text.
+        """
+        for answer in self._answers:
+            if answer.items.keep_call(call_id):
+                self._say(wire.give_result(call_id, result))
+                return
+        self.memory.remember(Message("tool", result, tool_call_id=call_id))
+
+    def ask(self, question: Question, messages: Sequence[Message]) -> Answer:
+        """Ask for an answer; see `contracts.Question`."""
+        self.memory.tell(messages)
         self._asked += 1
         answer = Answer(str(self._asked), self._say)
         self._answers.append(answer)
-        if utterance:
+        if question and isinstance(question, bytes):
             self._committing.append(answer)
-            for text in wire.say(utterance, answer.number):
-                self._say(text)
-        else:
-            answer.ask_to_go_on(f"go_on_{answer.number}")
-            self._say(wire.go_on(answer.question_id))
-        self._say(wire.ask(answer.number))
+        answer.ask(question)
         return answer
 
     async def run(self) -> ProviderError:
@@ -174,9 +172,11 @@ class Session:
         answer, item = self._answering(event), event.item
         if answer is None or item is None:
             return
-        answer.add_item(item)
+        answer.items.add(item)
         if item.type == "function_call" and event.type == "response.output_item.done":
-            answer.add_call(item)
+            call = answer.add_call(item)
+            if call is not None:
+                self.memory.know(call)
 
     def _take_response(self, event: wire.Event) -> None:
         answer, response = self._unfinished, event.response or wire.Response()

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from ..contracts import Message, Tool, Usage
+from ..contracts import Message, Tool, ToolCall, Usage
 
 APPEND_BYTES = 60_000
 """Mu-law in one message: seven seconds.  The API takes 15 MB."""
@@ -123,9 +123,26 @@ def truncate(item_id: str, milliseconds: int) -> str:
     )
 
 
-def remember(message: Message) -> str:
-    """Add what was said to the conversation."""
-    return _item(message.role, message.text)
+def remember(message: Message, call: ToolCall | None = None) -> str:
+    """Add what was said to the conversation, as text.
+
+    A tool's result is that of `call`, if that is known; the session need not know of it.
+    """
+    if message.role != "tool":
+        return _item(message.role, message.text)
+    tool = "A tool" if call is None else f"{call.name}({call.arguments})"
+    return _item("system", f"{tool}, which you have called, has this result: {message.text}")
+
+
+def type_in(item_id: str, text: str) -> str:
+    """Say what the caller has typed; the item is named so that it can be forgotten."""
+    return _item("user", text, id=item_id)
+
+
+def give_result(call_id: str, result: str) -> str:
+    """Give a tool's result to the call that the session knows."""
+    item = {"type": "function_call_output", "call_id": call_id, "output": result}
+    return _message("conversation.item.create", item=item)
 
 
 def go_on(item_id: str) -> str:
