@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -22,7 +23,15 @@ from trio_websocket import wrap_client_stream
 
 from voicecore.call.agent import Agent
 from voicecore.contracts import Delta, Message, ToolCall
-from voicecore.testing import FakeLLM, FakeSTT, FakeTTS, ScriptedCaller, Transcript, fake_agent
+from voicecore.testing import (
+    FakeLLM,
+    FakeModel,
+    FakeSTT,
+    FakeTTS,
+    ScriptedCaller,
+    Transcript,
+    fake_agent,
+)
 from voicecore.testing.network import Answered, answer_on
 
 STEP = 0.02
@@ -59,6 +68,19 @@ def agent_with_tools() -> Agent:
     return agent
 
 
+def agent_that_speaks() -> Agent:
+    """Does the same with a model that hears and speaks."""
+
+    def answer(words: str) -> Sequence[str | ToolCall]:
+        calls = [ToolCall(f"{words}-{name}", name) for name in ("cancelled", "kept")]
+        return ["one two three.", *calls]
+
+    model = FakeModel(
+        0.08, answer, question_s=0.2, speed=2, conclude=lambda results: "seven eight nine ten."
+    )
+    return replace(agent_with_tools(), model=model)
+
+
 def slow_agent() -> Agent:
     return fake_agent(
         FakeSTT(0.05),
@@ -76,7 +98,7 @@ def script() -> ScriptedCaller:
 
 
 def open_requests(agent: Agent) -> list[object]:
-    fakes = (agent.stt, agent.llm, agent.tts)
+    fakes = (agent.stt, agent.llm, agent.tts, *((agent.model,) if agent.model else ()))
     return [request for fake in fakes for request in fake.open_requests]  # type: ignore[attr-defined]
 
 
@@ -145,7 +167,7 @@ def moments(make: Callable[[], Agent] = slow_agent) -> list[int]:
 
 
 @pytest.mark.parametrize("part", range(4))
-@pytest.mark.parametrize("make", [slow_agent, agent_with_tools])
+@pytest.mark.parametrize("make", [slow_agent, agent_with_tools, agent_that_speaks])
 def test_cancelled_at_any_moment(make: Callable[[], Agent], part: int) -> None:
     steps = moments(make)
     assert LENGTH / STEP / 4 < len(steps) < LENGTH / STEP

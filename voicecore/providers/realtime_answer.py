@@ -53,6 +53,8 @@ class Answer:
         self._failure: ProviderError | None = None
         self._sounds: deque[Sound] = deque()
         self._waiting_bytes = self._characters = 0
+        self._speaking = ""
+        """The item whose words came last."""
         self._is_left = self._forgets_question = False
         self._is_whole = False
         self._heard_ms: int | None = None
@@ -158,18 +160,21 @@ class Answer:
         else:
             self._add(audio)
 
-    def add_words(self, text: str) -> None:
-        """More of its words have come."""
+    def add_words(self, text: str, item_id: str) -> None:
+        """More of its words have come; those of another item begin with a space."""
+        if self._characters and item_id != self._speaking:
+            text = f" {text}"
+        self._speaking = item_id
         self._characters += len(text)
         if self._characters > MAX_CHARACTERS:
             self.fail(ProviderError(NAME, "garbage", "an answer without end"))
         elif text:
             self._add(text)
 
-    def add_whole_words(self, text: str) -> None:
-        """All its words have come; they are news only if they did not come in pieces."""
-        if not self._characters:
-            self.add_words(text)
+    def add_whole_words(self, text: str, item_id: str) -> None:
+        """All words of an item have come; they are news only if they did not come in pieces."""
+        if item_id != self._speaking:
+            self.add_words(text, item_id)
 
     def add_call(self, item: wire.Item) -> ToolCall | None:
         """It asks for a tool; return the call, unless there are too many."""

@@ -145,10 +145,10 @@ class Session:
                     answer.add_audio(event.item_id, audio)
             case "response.output_audio_transcript.delta":
                 if answer := self._answering(event):
-                    answer.add_words(event.delta)
+                    answer.add_words(event.delta, event.item_id)
             case "response.output_audio_transcript.done":
                 if answer := self._answering(event):
-                    answer.add_whole_words(event.transcript or "")
+                    answer.add_whole_words(event.transcript or "", event.item_id)
             case "response.output_item.added" | "response.output_item.done":
                 self._take_item(event)
             case "response.created" | "response.done":

@@ -126,11 +126,13 @@ class FakeAnswer:
 
     def _timed(self) -> Iterator[tuple[float, Sound]]:
         """When which piece comes."""
-        at = self._asked_at + self._model.seconds
+        at, space = self._asked_at + self._model.seconds, ""
         for part in self._parts:
-            yield at, part
             if isinstance(part, ToolCall):
+                yield at, part
                 continue
+            yield at, space + part
+            space = " "
             frames = audible.say(part, WORD_FRAMES * len(part.split()))
             for start in range(0, len(frames), CHUNK_FRAMES):
                 yield at, b"".join(frames[start : start + CHUNK_FRAMES])
