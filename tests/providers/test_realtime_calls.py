@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -29,18 +29,20 @@ def answer(words: str) -> str:
     return f"You said {words}." if words else "Pardon?"
 
 
-async def call(
+async def calling(
     caller: ScriptedCaller,
     *behaviours: Behaviour,
     lasting: Behaviour | None = None,
     greeting: str = "",
     key: str = "k",
+    equip: Callable[[Agent], None] = lambda agent: None,
     **options: Any,
 ) -> tuple[Transcript, list[FakeSession], Agent]:
     """Make a call to an agent on a fake; return what came of it, and its sessions."""
     usual = lasting or Behaviour(answer=answer)
     async with open_fake(*behaviours, lasting=usual) as fake, open_model(fake, key) as model:
         agent = replace(fake_agent(greeting=greeting, **options), model=model)
+        equip(agent)
         await agent.prepare()
         await agent.warm_up()
         transcript = await caller.call(agent)
@@ -58,7 +60,7 @@ def check(fake: FakeRealtime, allowed: Sequence[str] = ()) -> None:
 async def test_from_greeting_to_goodbye(autojump_clock: MockClock) -> None:
     usual = Behaviour(answer=lambda words: f"You said {words}. Bye. <end_call>")
     caller = ScriptedCaller().listens().says("that is all").listens()
-    transcript, (session,), _ = await call(caller, lasting=usual, greeting="Good day.")
+    transcript, (session,), _ = await calling(caller, lasting=usual, greeting="Good day.")
     assert transcript.heard == ["Good", "day.", "You", "said", "that", "is", "all.", "Bye."]
     assert transcript.ended_by == "agent"
     assert transcript.history == (
@@ -74,18 +76,18 @@ async def test_the_gap_is_that_of_the_silence_where_the_model_is_quick(
 ) -> None:
     quick = Behaviour(latency_s=0.02, think_s=0.1)
     caller = ScriptedCaller().pauses(1).says("hello there").listens().hangs_up()
-    transcript, _, _ = await call(caller, lasting=quick)
+    transcript, _, _ = await calling(caller, lasting=quick)
     assert transcript.gaps == [pytest.approx(0.3, abs=1.5 * FRAME)]
     slow = Behaviour(latency_s=0.1, think_s=0.4)
     caller = ScriptedCaller().pauses(1).says("hello there").listens().hangs_up()
-    transcript, _, _ = await call(caller, lasting=slow)
+    transcript, _, _ = await calling(caller, lasting=slow)
     assert transcript.gaps == [pytest.approx(0.1 + 0.5, abs=1.5 * FRAME)]
 
 
 @pytest.mark.parametrize("pause", [1.2, 1.9, 2.5])
 async def test_a_barge_in_is_cut_at_what_was_heard(pause: float, autojump_clock: MockClock) -> None:
     caller = ScriptedCaller().says("count").pauses(pause).says("wait please").listens().hangs_up()
-    transcript, (session,), _ = await call(caller)
+    transcript, (session,), _ = await calling(caller)
     user, cut, second, last = transcript.history
     assert (user.text, cut.interrupted) == ("count", True)
     assert transcript.heard[-4:] == ["You", "said", "wait", "please."]
@@ -102,7 +104,7 @@ async def test_a_cough_lets_the_answer_go_on(speed: float, autojump_clock: MockC
     usual = Behaviour(answer=answer, speed=speed)
     caller = ScriptedCaller().says("count").pauses(2).coughs(0.3).pauses(1).listens()
     caller = caller.says("thank you").listens().hangs_up()
-    transcript, (session,), _ = await call(caller, lasting=usual)
+    transcript, (session,), _ = await calling(caller, lasting=usual)
     # Where its making was stopped, its text is an estimate: a word may come twice, none gets lost.
     once = [word for word, _ in groupby(transcript.heard)]
     assert once == [*TEN.split(), "You", "said", "thank", "you."]
@@ -119,7 +121,7 @@ async def test_a_cough_lets_the_answer_go_on(speed: float, autojump_clock: MockC
 async def test_a_cough_before_the_answer_has_begun(autojump_clock: MockClock) -> None:
     usual = Behaviour(answer=answer, think_s=1.2)
     caller = ScriptedCaller().says("yes").pauses(0.8).coughs(0.3).listens().hangs_up()
-    transcript, (session,), _ = await call(caller, lasting=usual)
+    transcript, (session,), _ = await calling(caller, lasting=usual)
     assert transcript.heard == ["You", "said", "yes."]
     assert session.memory == [("user", "yes"), ("assistant", "You said yes.")]
 
@@ -127,7 +129,7 @@ async def test_a_cough_before_the_answer_has_begun(autojump_clock: MockClock) ->
 async def test_a_cough_in_a_silence_is_not_answered(autojump_clock: MockClock) -> None:
     quick = Behaviour(answer=answer, transcript_s=0.1)
     caller = ScriptedCaller().pauses(1).coughs(0.3).pauses(2).says("hello").listens().hangs_up()
-    transcript, (session,), _ = await call(caller, lasting=quick)
+    transcript, (session,), _ = await calling(caller, lasting=quick)
     assert transcript.heard == ["You", "said", "hello."]
     assert session.contexts[-1] == [("user", "hello")]
     assert [message.text for message in transcript.history] == ["hello", "You said hello."]
@@ -135,7 +137,7 @@ async def test_a_cough_in_a_silence_is_not_answered(autojump_clock: MockClock) -
 
 async def test_a_lost_speculation_never_happened(autojump_clock: MockClock) -> None:
     caller = ScriptedCaller().says("book a table").pauses(0.2).says("for two").listens().hangs_up()
-    transcript, (session,), _ = await call(caller)
+    transcript, (session,), _ = await calling(caller)
     whole = "book a table for two"
     assert transcript.heard == f"You said {whole}.".split()
     assert len(session.contexts) > 1
@@ -150,7 +152,7 @@ async def test_a_lost_speculation_never_happened(autojump_clock: MockClock) -> N
 )
 async def test_a_session_cut_in_an_answer(behaviour: Behaviour, autojump_clock: MockClock) -> None:
     caller = ScriptedCaller().says("count").listens().pauses(1).says("again").listens().hangs_up()
-    transcript, sessions, agent = await call(caller, behaviour, greeting="")
+    transcript, sessions, agent = await calling(caller, behaviour, greeting="")
     apology = agent.persona.stock_words.apology
     assert transcript.heard == [*TEN.split()[:3], *apology.split(), "You", "said", "again."]
     assert len(sessions) == 2
@@ -164,14 +166,14 @@ async def test_a_session_cut_in_an_answer(behaviour: Behaviour, autojump_clock: 
 
 async def test_a_refused_key_is_apologised_for_at_once(autojump_clock: MockClock) -> None:
     caller = ScriptedCaller().listens().says("hello").listens().hangs_up()
-    transcript, _, agent = await call(caller, greeting="Hi.", key="wrong")
+    transcript, _, agent = await calling(caller, greeting="Hi.", key="wrong")
     assert transcript.heard == ["Hi.", *agent.persona.stock_words.apology.split()]
     assert transcript.gaps == [pytest.approx(0.3, abs=0.1)]
 
 
 async def test_a_model_that_hangs_is_apologised_for(autojump_clock: MockClock) -> None:
     caller = ScriptedCaller().says("hello").listens().says("again").listens().hangs_up()
-    transcript, sessions, agent = await call(
+    transcript, sessions, agent = await calling(
         caller, Behaviour(hangs="answering", answer=answer), filler_s=0.0
     )
     apology = agent.persona.stock_words.apology
@@ -183,7 +185,7 @@ async def test_a_model_that_hangs_is_apologised_for(autojump_clock: MockClock) -
 async def test_a_filler_is_not_counted_as_heard_of_the_answer(autojump_clock: MockClock) -> None:
     usual = Behaviour(answer=answer, think_s=1.5, transcript_s=0.1)
     caller = ScriptedCaller().says("count").pauses(3.4).says("stop it").listens().hangs_up()
-    transcript, (session,), agent = await call(caller, lasting=usual, filler_s=0.4)
+    transcript, (session,), agent = await calling(caller, lasting=usual, filler_s=0.4)
     filler = agent.persona.stock_words.fillers[0].split()
     assert transcript.heard[: len(filler)] == filler
     heard = [word for word in transcript.heard if word in TEN.split()]
@@ -196,7 +198,7 @@ async def test_a_filler_is_not_counted_as_heard_of_the_answer(autojump_clock: Mo
 async def test_words_that_come_after_the_answer_began(autojump_clock: MockClock) -> None:
     late = Behaviour(answer=answer, transcript_s=1.5)
     caller = ScriptedCaller().says("count").pauses(3).says("thanks").listens().pauses(1).hangs_up()
-    transcript, _, _ = await call(caller, lasting=late)
+    transcript, _, _ = await calling(caller, lasting=late)
     assert [message.role for message in transcript.history] == ["user", "assistant"] * 2
     assert transcript.history[0].text == "count"
 
@@ -206,7 +208,7 @@ async def test_cut_before_its_words_are_known_an_answer_stays_in_order(
 ) -> None:
     late = Behaviour(answer=answer, transcript_s=2.2)
     caller = ScriptedCaller().says("count").pauses(1.3).says("thanks").listens().hangs_up()
-    transcript, (session,), _ = await call(caller, lasting=late)
+    transcript, (session,), _ = await calling(caller, lasting=late)
     assert [message.role for message in transcript.history] == ["user", "assistant"] * 2
     assert session.contexts[-1][0] == ("user", "count")
     assert session.contexts[-1][2] == ("user", "thanks")
@@ -218,7 +220,7 @@ def test_left_at_any_moment_nothing_stays_open(part: int) -> None:
         caller = ScriptedCaller().says("count", 0.3)
         for _ in range(frames):
             caller = caller.pauses(FRAME)
-        await call(caller.drops(), greeting="Hi.")
+        await calling(caller.drops(), greeting="Hi.")
 
     for frames in range(2 * part, 70, 4):
         trio.run(hang_up_after, frames, clock=MockClock(autojump_threshold=0))

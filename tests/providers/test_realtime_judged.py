@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 from trio.testing import MockClock
 
 from voicecore.call.tools import END_CALL
-from voicecore.contracts import Message, Tool, Usage
+from voicecore.contracts import Message, Tool, ToolCall, Usage
 from voicecore.errors import ProviderError
 from voicecore.providers import openai_realtime as ours
 from voicecore.providers import realtime_wire as wire
@@ -85,6 +85,39 @@ async def test_the_sdk_knows_all_that_is_said_in_a_conversation(autojump_clock: 
         "conversation.item.input_audio_transcription.failed",
     }
     assert_legal(session)
+
+
+async def test_the_sdk_knows_all_that_is_said_of_tools_and_keys(
+    autojump_clock: MockClock,
+) -> None:
+    call = ToolCall("before", "weather", '{"city":"Rome"}')
+    history = [
+        Message("user", "hello"),
+        Message("assistant", "", tool_calls=(call,)),
+        Message("tool", "Rain.", tool_call_id="before"),
+    ]
+    behaviour = Behaviour(answer=lambda words: 'Let me look. <weather {"city":"Paris"}><end_call>')
+    async with talking(behaviour) as (dialogue, fake):
+        async with dialogue.answer(utterance("weather"), history) as answer:
+            heard = await take(answer)
+        assert [call.id for call in heard.calls] == ["call_1", "call_2"]
+        dialogue.tool_done("call_1", "Sunny.")
+        async with dialogue.answer(None) as rest:
+            assert (await take(rest)).text == "It says Sunny.."
+        answer.heard(300)
+        rest.heard(0)
+        dialogue.tool_done("call_1", "Sunny again.")
+        async with dialogue.answer("(1 typed on the keypad)") as answer:
+            await take(answer, 0.1)
+        answer.forget()
+        await trio.sleep(1)
+        (session,) = fake.sessions
+    assert [role for role, _ in session.memory] == [
+        "user", "system", "user", "assistant", "tool", "output", "system"
+    ]  # fmt: skip
+    assert_legal(session)
+    given = [event["item"]["type"] for event in session.of_kind("conversation.item.create")]
+    assert given.count("function_call_output") == 1
 
 
 @pytest.mark.parametrize(
