@@ -73,8 +73,9 @@ class Transcription(Protocol):
 
         It is what the caller has said since the last transcript that was used: one turn, or several
         if the ones before were cut short before their words were known.  Live recognisers finalise
-        what they were fed since then; batch recognisers send `utterance`.  May be called again with
-        more of the same, and may be cancelled at any await.
+        what they were fed since then; batch recognisers send `utterance`.  So do live ones with
+        what they were never fed: a recorded utterance comes whole.  May be called again with more
+        of the same, and may be cancelled at any await.
 
         Raises:
             ProviderError: no transcript can be had.
@@ -181,7 +182,7 @@ class Dialogue(Protocol):
     def answer(
         self, utterance: bytes, messages: Sequence[Message] = ()
     ) -> AbstractAsyncContextManager[SpokenAnswer]:
-        """Ask for an answer to `utterance`: speech that was fed, with pre-roll.
+        """Ask for an answer to `utterance`: speech that was fed, or a recording that was not.
 
         If it is empty, nothing was said, and the answer before, of which `heard` was told, shall go
         on.  `messages` is the conversation so far as it was heard, for a model that has lost its

@@ -61,6 +61,8 @@ class Call:
         """With whom the call goes on, once `ended_by` is "transfer"."""
         self.close_code = 1000
         """The WebSocket code with which the line should be closed."""
+        self.was_cut = False
+        """Whether the line went without the carrier's `stop`: the caller may still be there."""
         self.history = History()
         self._line = line
         self._stream = dialect.machine()
@@ -101,10 +103,10 @@ class Call:
     async def converse(self, agent: Agent) -> None:
         """Let `agent` talk with the caller until one of them, or time, ends the call."""
         self._player = player = Player(self._say, agent.limits.lead_s, self._abilities)
-        async with _listener(agent) as listener:
+        async with open_listener(agent) as listener:
             note_words = self._inbound.note_words
             talk = Conversation(agent, player, listener, self.history, self.log, note_words)
-            self._pipeline = pipeline = Pipeline(talk, self.hang_up)
+            self._pipeline = pipeline = Pipeline(talk, player, self.hang_up)
             hearing = Hearing(agent, listener, pipeline.post, agent.persona.language)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(player.run, name="playback")
@@ -180,7 +182,7 @@ class Call:
             while self.ended_by is None:
                 self._take(await self._line.receive())
         except LineClosed:
-            self.hang_up("caller")
+            self._lose_line()
         except RemoteProtocolError as error:
             self.log.milestone("protocol error", reason=str(error))
             self.hang_up("carrier", error.close_code)
@@ -211,8 +213,12 @@ class Call:
         try:
             await self._line.send(*map(self._stream.send, commands))
         except LineClosed:
-            self.hang_up("caller")
+            self._lose_line()
             await trio.sleep_forever()
+
+    def _lose_line(self) -> None:
+        self.was_cut = self.was_cut or self.ended_by is None
+        self.hang_up("caller")
 
     async def wait_started(self) -> None:
         """Wait for the carrier's `start`.
@@ -233,7 +239,7 @@ class Call:
 
 
 @asynccontextmanager
-async def _listener(agent: Agent) -> AsyncIterator[Transcription | Dialogue]:
+async def open_listener(agent: Agent) -> AsyncIterator[Transcription | Dialogue]:
     """Open who listens to a call: a recogniser, or a model that speaks as well."""
     persona = agent.persona
     if agent.model is None:

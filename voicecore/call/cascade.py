@@ -11,7 +11,7 @@ import trio
 from ..contracts import LiveTranscription, Transcription
 from ..dialogue.history import same_words
 from ..errors import ProviderError
-from .reply import FIRST_S, Reply
+from .reply import Reply
 from .turn import Turn, clean
 
 
@@ -98,11 +98,12 @@ class CascadeTurn(Turn):
         return True
 
     async def _transcribe(self) -> str:
-        with trio.move_on_after(FIRST_S):
+        patience = self._talk.words_s
+        with trio.move_on_after(patience):
             assert isinstance(self._talk.listener, Transcription)
             transcript = await self._talk.listener.transcript(self.utterance)
             return clean(transcript.text)
-        raise ProviderError("stt", "timeout", f"nothing for {FIRST_S:.1f} s")
+        raise ProviderError("stt", "timeout", f"nothing for {patience:.1f} s")
 
 
 class _Guess:

@@ -27,6 +27,7 @@ from ..dialogue.turns import (
 )
 from .cascade import CascadeTurn
 from .duplex import SpokenTurn
+from .playback import Player
 from .silence import Announcement, Silence
 from .timeline import CallLog
 from .turn import Conversation, Outcome, Turn
@@ -59,12 +60,16 @@ class Pipeline:
     """One call's turns.  Events come from the vad task and, as turns finish, from ourselves."""
 
     def __init__(
-        self, conversation: Conversation, hang_up: Callable[[Literal["agent", "length"]], None]
+        self,
+        conversation: Conversation,
+        player: Player,
+        hang_up: Callable[[Literal["agent", "length"]], None],
     ) -> None:
         self.answers = 0
         """Turns of the caller that were answered, or are being."""
         self.post, self._events = trio.open_memory_channel[Heard | TurnFinished](EVENTS_WAITING)
         self._talk = conversation
+        self._player = player
         self._hang_up = hang_up
         self._names = count(1)
         self._turn: Turn | None = None
@@ -123,11 +128,11 @@ class Pipeline:
                 self._speculations, self._lost = 0, None
                 self._nursery.start_soon(self._talk.agent.keep_warm, name="keep warm")
                 if self._may_be_interrupted(self._turn):
-                    self._talk.player.hold()
+                    self._player.hold()
             case SpeechConfirmed():
                 self._interrupt(heard)
             case SpeechDoubted():
-                self._talk.player.release()
+                self._player.release()
             case SpeechPaused(utterance):
                 self._speculate(utterance)
             case SpeechResumed():
@@ -150,7 +155,7 @@ class Pipeline:
         self._talk.log.milestone(
             "interrupted",
             turn=turn.name,
-            heard=speech.spoken.heard(self._talk.player.heard(speech)),
+            heard=speech.spoken.heard(self._player.heard(speech)),
             reaction_ms=round((trio.current_time() - heard.onset) * 1000),
         )
         turn.scope.cancel()
@@ -184,7 +189,7 @@ class Pipeline:
         turn = self._turn
         if turn is not None and turn.is_committed:
             # Too short to interrupt with, or not allowed to: the reply goes on.
-            self._talk.player.release()
+            self._player.release()
             return
         self._talk.log.milestone("processing", bytes=len(ended.utterance))
         self.answers += 1
@@ -195,7 +200,7 @@ class Pipeline:
         turn.timeline.speculations = self._speculations
         turn.gate.set()
         self._interrupted, self._lost, self._unheard = None, None, b""
-        self._talk.player.release()
+        self._player.release()
 
     def _start_answer(self, utterance: bytes) -> Turn:
         # Its oldest part is let go of: a caller who is never understood must not fill the memory.
@@ -208,7 +213,7 @@ class Pipeline:
         if words.is_last:
             if self._turn is not None:
                 self._turn.scope.cancel()
-            self._talk.player.release()
+            self._player.release()
         turn = self._new_turn()
         if words.is_last:
             self._farewell = turn
@@ -245,8 +250,8 @@ class Pipeline:
             self._announce(Announcement(agent.persona.stock_words.give_up, "agent"))
 
 
-def report(turn: Turn, log: CallLog) -> None:
-    """Log what a finished turn was like."""
+def report(turn: Turn, log: CallLog, **more: object) -> None:
+    """Log what a finished turn was like, and `more` of it."""
     timeline = turn.timeline
     if turn.outcome is Outcome.HEARD and timeline.gap is not None:
         log.milestone(
@@ -257,6 +262,7 @@ def report(turn: Turn, log: CallLog) -> None:
             speculated=timeline.speculated,
             **timeline.breakdown(),
             **timeline.cost(),
+            **more,
         )
     if turn.outcome in (Outcome.HEARD, Outcome.SILENT, Outcome.FAILED):
         log.milestone("ready")

@@ -22,7 +22,7 @@ from ..contracts import Dialogue, Message, Transcription
 from ..dialogue.history import History
 from ..errors import ProviderError, leaves
 from .agent import Agent
-from .playback import Player
+from .reply import FIRST_S
 from .speech import Speech
 from .timeline import CallLog, TurnTimeline
 from .voice import Voice
@@ -53,13 +53,25 @@ class Conversation:
     """What the turns of one call share."""
 
     agent: Agent
-    player: Player
+    player: Playback
     listener: Transcription | Dialogue
     """Who listens: a recogniser, or a model that speaks as well."""
     history: History
     log: CallLog
     note_words: Callable[[str], None] = lambda words: None
     """Told the words of a turn that may not be over yet: they may need more patience."""
+    words_s: float = FIRST_S
+    """How long a recogniser may take for the words of one utterance."""
+
+
+class Playback(Protocol):
+    """What turns need of a player.  See `playback.Player`."""
+
+    def new_speech(self, name: str) -> Speech:
+        """Return an empty speech that can be played here."""
+
+    async def play(self, speech: Speech) -> None:
+        """Play a speech until its end was heard.  If cancelled, the rest of it never is."""
 
 
 class AnyReply(Protocol):

@@ -11,6 +11,7 @@ Rules that hold here:
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,10 +46,13 @@ class Message:
 
 
 class History:
-    """Who said what, in order.  The pipeline's turns are its only writers."""
+    """Who said what, in order.  The pipeline's turns are its only writers.
 
-    def __init__(self) -> None:
-        self._messages: list[Message] = []
+    `messages` is what was said before, if the call goes on here.
+    """
+
+    def __init__(self, messages: Iterable[Message] = ()) -> None:
+        self._messages: list[Message] = list(messages)
         self._last_reply = ""
 
     def __repr__(self) -> str:

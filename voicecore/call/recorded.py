@@ -1,0 +1,135 @@
+"""One turn without a line: what the caller said is a recording, the answer is played as a file.
+
+It is the same turn as a stream's, with the same stages, deadlines, apologies and milestones; only
+its player is a tape.  Nobody can interrupt here: the history holds what was made to be heard.
+
+The carrier's part comes in and goes out as values: a `Recording`, and a `RecordedAnswer` with what
+the call does next.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import trio
+
+from ..audio import FRAME_BYTES, SAMPLE_RATE
+from ..contracts import Transcription
+from ..dialogue.history import History
+from ..dialogue.spoken import Pace
+from .agent import Agent
+from .call import EndedBy, Transfer, open_listener
+from .cascade import CascadeTurn
+from .duplex import SpokenTurn
+from .pipeline import report
+from .reply import FIRST_S
+from .speech import Alarm, Speech
+from .timeline import CallLog
+from .turn import Conversation
+
+TAPE_BYTES = 10 * FRAME_BYTES
+"""What a tape takes at once: it hurries nobody, and nobody waits for its frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One utterance of the caller, in mu-law.  Times are of ``trio.current_time()``."""
+
+    name: str
+    """The turn's, unique in its call."""
+    utterance: bytes
+    arrived: float
+    """When the carrier said that the caller has finished."""
+    fetched: float
+    """When we had it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The caller is listened to again."""
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """The call ends, and who ended it."""
+
+    ended_by: EndedBy = "agent"
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """The call goes on with somebody else."""
+
+    transfer: Transfer
+
+
+Next = Record | HangUp | Dial
+"""What a call does when an answer has been played."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAnswer:
+    """What came of a turn: `words` of the caller, `audio` in answer, and what is `next`."""
+
+    words: str = ""
+    audio: bytes = b""
+    next: Next = Record()
+    has_failed: bool = False
+    """Whether a provider has: the audio ends in an apology."""
+
+
+class Tape:
+    """A player that takes a speech as fast as it is made."""
+
+    def __init__(self) -> None:
+        self.audio = bytearray()
+        self._alarm = Alarm()
+
+    def __repr__(self) -> str:
+        return f"<Tape of {len(self.audio) / SAMPLE_RATE:.1f} s>"
+
+    def new_speech(self, name: str) -> Speech:
+        """Return an empty speech that can be taken."""
+        return Speech(name, self._alarm, Pace(), TAPE_BYTES)
+
+    async def play(self, speech: Speech) -> None:
+        """Take a speech to its end: it will be heard whole."""
+        while not speech.is_all_sent:
+            while speech.has_frame:
+                self.audio += speech.take_frame()
+            if not speech.is_all_sent:
+                await self._alarm.sleep_until(math.inf)
+        if speech.end:
+            speech.first_sent_at = trio.current_time()  # nothing is sent before all is there
+        speech.confirmed = speech.end
+        speech.done.set()
+
+
+async def answer_recording(
+    agent: Agent, history: History, log: CallLog, recording: Recording
+) -> RecordedAnswer:
+    """Let `agent` answer a recording; `history` holds both sides afterwards.
+
+    A provider's failure is an apology in the answer, and no error.
+    """
+    tape = Tape()
+    log.milestone("processing", bytes=len(recording.utterance))
+    # Some recognisers take audio little faster than it was spoken, and here it comes all at once.
+    words_s = FIRST_S + len(recording.utterance) / SAMPLE_RATE
+    async with open_listener(agent) as listener:
+        talk = Conversation(agent, tape, listener, history, log, words_s=words_s)
+        kind = CascadeTurn if isinstance(listener, Transcription) else SpokenTurn
+        turn = kind(talk, recording.name)
+        turn.timeline.last_voiced = recording.arrived
+        turn.gate.set()
+        # Not fed: it is the recogniser's to take what it was never fed (`contracts`).
+        await turn.answer(recording.utterance)
+    fetch = round(recording.fetched - recording.arrived, 3)
+    report(turn, log, fetch=fetch, flow="recording")
+    return RecordedAnswer(
+        turn.words or "",
+        bytes(tape.audio),
+        HangUp("agent") if turn.ends_call_by else Record(),
+        turn.has_failed,
+    )
