@@ -37,7 +37,6 @@ from rich.table import Table
 from rich.text import Text
 
 from voicecore.call.agent import Agent, agent_from
-from voicecore.call.call import Call
 from voicecore.errors import CannotListen, SettingsError, leaves
 from voicecore.server.lifecycle import run_until_signalled
 from voicecore.server.log import configure
@@ -99,16 +98,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _answer_calls(settings: Settings, seat: WorkerSeat | None) -> None:
-    async with _answering(settings) as (handler, warm_up, totals):
+    async with _answering(settings) as (who, warm_up, totals):
         await run_until_signalled(
-            partial(serve, handler, settings, seat=seat, warm_up=warm_up, totals=totals),
+            partial(serve, who, settings, seat=seat, warm_up=warm_up, totals=totals),
             partial(_announce, settings, seat),
             None if seat is None else seat.lifeline_fd,
         )
 
 
 @asynccontextmanager
-async def _answering(settings: Settings) -> AsyncIterator[tuple[Handler, WarmUp | None, Totals]]:
+async def _answering(
+    settings: Settings,
+) -> AsyncIterator[tuple[Handler | Agent, WarmUp | None, Totals]]:
     """Join what the settings name: an agent on its providers, or the operator's own."""
     own = who_answers(settings.agent) if settings.agent else None
     if own is not None and not isinstance(own, Agent):
@@ -122,15 +123,10 @@ async def _answering(settings: Settings) -> AsyncIterator[tuple[Handler, WarmUp 
             providers = await stack.enter_async_context(open_providers(settings))
             own = agent_from(settings, providers.stt, providers.llm, providers.tts, providers.model)
             totals = providers.totals
-        agent = own
-
-        async def converse(call: Call) -> None:
-            await call.converse(agent)
-
         nursery = await stack.enter_async_context(trio.open_nursery())
         # Behind the open port: until it is done, a call renders what it needs itself.
-        nursery.start_soon(agent.prepare, name="prepare")
-        yield converse, agent.warm_up, totals
+        nursery.start_soon(own.prepare, name="prepare")
+        yield own, own.warm_up, totals
         nursery.cancel_scope.cancel()
 
 
@@ -212,6 +208,11 @@ def show(settings: Settings) -> int:
         key = {None: "needs no key", True: "key is set", False: "key is missing"}[info.key]
         stage = f"{info.stage} fallback" if info.place else info.stage
         _say(f"{stage}: {info.name} ({info.what}), {info.model or 'default model'}, {key}")
+    if settings.twilio_account_sid is None or settings.twilio_auth_token is None:
+        _say(
+            "warning: the recording flow (/voice) fetches recordings without a password, and may be"
+            " refused: TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not both set"
+        )
     problems = [info.problem for info in providers if info.problem]
     if settings.agent:
         who_answers(settings.agent)

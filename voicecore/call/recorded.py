@@ -70,9 +70,10 @@ Next = Record | HangUp | Dial
 
 @dataclass(frozen=True, slots=True)
 class RecordedAnswer:
-    """What came of a turn: `words` of the caller, `audio` in answer, and what is `next`."""
+    """What came of a turn: `words` of the caller, `text` and `audio` in answer, what is `next`."""
 
     words: str = ""
+    text: str = ""
     audio: bytes = b""
     next: Next = Record()
     has_failed: bool = False
@@ -129,6 +130,7 @@ async def answer_recording(
     report(turn, log, fetch=fetch, flow="recording")
     return RecordedAnswer(
         turn.words or "",
+        turn.reply.speech.spoken.text,
         bytes(tape.audio),
         HangUp("agent") if turn.ends_call_by else Record(),
         turn.has_failed,

@@ -5,29 +5,24 @@ A webhook's order of business: is it a form, is it signed, and only then what it
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from ..call.agents import Agents
 from ..settings import Settings
 from ..twilio import twiml
-from ..twilio.signature import Form, parse_form
+from ..twilio.signature import Form
+from . import recording_routes
 from .admission import Admission
+from .call_state import CallStates
 from .http import BadRequest, Request, Response
 from .ledger import Ledger
-from .limits import FORM_FIELDS
 from .metrics import CONTENT_TYPE, Metrics
+from .recording_flow import RecordingFlow
 from .store import Store
 from .upgrade import check_host, websocket_key
 from .urls import public_base, websocket_url
-
-log = logging.getLogger("voicecore.server")
-
-FORM = "application/x-www-form-urlencoded"
-XML = "text/xml; charset=utf-8"
-BUSY = "All our lines are busy. Please call again in a few minutes."
-BROKEN = "We are sorry, something went wrong. Please call again."
+from .webhooks import XML, call_parameters, signed_form
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +45,10 @@ class House:
     """Called when a call will begin in a moment."""
     agents: Agents | None = None
     """Who answers; None: a function of the embedder's, which takes streams only."""
+    states: CallStates | None = None
+    """What is known of calls, whichever worker they reach."""
+    flow: RecordingFlow | None = None
+    """Where calls go on without a stream, if there are agents."""
 
 
 Answer = Response | Upgrade
@@ -57,37 +56,23 @@ Route = Callable[[House, Request, bytes], Awaitable[Answer]]
 
 
 async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
-    """A call comes in: connect it to a media stream, or say that there is no room."""
-    form = _signed_form(house, request, body)
+    """A call comes in: connect it to a media stream, or, without room, answer it all the same."""
+    form = signed_form(house.admission, request, body)
     if isinstance(form, Response):
         return form
     call_sid = form.first("CallSid")
     if not call_sid:
         return Response(400, b"no CallSid\n")
     if house.admission.draining or house.admission.full:
-        log.info("call turned away", extra={"call": call_sid})
-        return Response(200, twiml.hang_up(BUSY), XML)
+        return await recording_routes.instead_of_stream(house, request, form)
     if house.settings.public_url is None:
         check_host(request)
     base = public_base(request, house.settings.public_url)
-    parameters = {
-        "token": house.admission.token(call_sid),
-        "From": form.first("From"),
-        "To": form.first("To"),
-        "language": house.settings.language,
-    }
+    token = {"token": house.admission.token(call_sid)}
+    parameters = token | call_parameters(form, house.settings)
     house.warm_up()
     media, ended = websocket_url(base, "/media-stream"), f"{base}/voice-stream/ended"
     return Response(200, twiml.stream(media, ended, parameters), XML)
-
-
-async def stream_ended(house: House, request: Request, body: bytes) -> Answer:
-    """The stream is over.  If the agent ended it the call is, too; else the caller is told."""
-    form = _signed_form(house, request, body)
-    if isinstance(form, Response):
-        return form
-    wanted = house.ledger.ending(form.first("CallSid")) in ENDED_WELL
-    return Response(200, twiml.hang_up("" if wanted else BROKEN), XML)
 
 
 async def media_stream(house: House, request: Request, body: bytes) -> Answer:
@@ -117,17 +102,20 @@ async def metrics(house: House, request: Request, body: bytes) -> Answer:
     return Response(200, await house.metrics.text(), CONTENT_TYPE)
 
 
-ENDED_WELL = frozenset({"agent", "caller", "silence", "length"})
-"""Endings after which there is nothing left to say."""
-
 ROUTES: dict[str, dict[str, Route]] = {
     "/voice-stream": {"POST": voice_stream},
-    "/voice-stream/ended": {"POST": stream_ended},
+    "/voice-stream/ended": {"POST": recording_routes.stream_ended},
+    "/voice-stream/dialled": {"POST": recording_routes.stream_dialled},
+    "/voice": {"POST": recording_routes.voice},
+    "/voice/recording": {"POST": recording_routes.voice_recording},
+    "/voice/recording/wait": {"POST": recording_routes.voice_wait},
+    "/voice/audio/": {"GET": recording_routes.voice_audio},
     "/media-stream": {"GET": media_stream},
     "/healthz": {"GET": healthz},
     "/readyz": {"GET": readyz},
     "/metrics": {"GET": metrics},
 }
+"""By path; one that ends in a slash takes one more segment."""
 
 
 def find_route(request: Request) -> Route:
@@ -136,7 +124,8 @@ def find_route(request: Request) -> Route:
     Raises:
         BadRequest: 404, or 405 with the methods that are allowed.
     """
-    methods = ROUTES.get(request.path)
+    folder = request.path.rpartition("/")[0]
+    methods = ROUTES.get(request.path) or (ROUTES.get(f"{folder}/") if folder else None)
     if methods is None:
         raise BadRequest(404, "not found")
     route = methods.get("GET" if request.method == "HEAD" else request.method)
@@ -144,14 +133,3 @@ def find_route(request: Request) -> Route:
         allowed = ", ".join(["GET", "HEAD"] if "GET" in methods else list(methods))
         raise BadRequest(405, "method not allowed", {"Allow": allowed})
     return route
-
-
-def _signed_form(house: House, request: Request, body: bytes) -> Form | Response:
-    content_type = request.header("content-type").partition(";")[0].strip().lower()
-    if content_type != FORM and (content_type or body):
-        return Response(415, b"a form, please\n")
-    try:
-        form = parse_form(body, FORM_FIELDS)
-    except ValueError:
-        return Response(400, b"too many fields\n")
-    return form if house.admission.signed(request, form) else Response(403)

@@ -30,13 +30,18 @@ from ..contracts import Line
 from ..settings import Settings
 from .admission import Admission, Admit
 from .boundary import contain
+from .call_state import CallStates, StreamKeeper, ended_by
+from .flow_calls import FlowCalls
 from .http import BadRequest, HttpConnection
 from .ledger import Ledger
-from .limits import RESERVED_FILES
+from .limits import RECORDED_CALLS, RECORDED_CALLS_A_PLACE, RESERVED_FILES
 from .listening import file_limit, listen
 from .media import Converse, Ending, MediaStreams
 from .metrics import Metrics, Totals
 from .peer import linger
+from .recorded_turns import RecordedTurns
+from .recording_flow import RecordingFlow
+from .recording_source import RecordingSource
 from .routes import House, Upgrade, find_route
 from .store import store_for
 from .workers import WorkerSeat
@@ -94,8 +99,9 @@ class Server:
 
     @property
     def calls(self) -> int:
-        """Calls that are up."""
-        return self._house.ledger.calls
+        """Calls that are up: streams of all workers, and recording flows of this one."""
+        flow = self._house.flow
+        return self._house.ledger.calls + (0 if flow is None else len(flow.calls))
 
     def drain(self) -> None:
         """Take no more calls; `serve` returns when those that run are over."""
@@ -111,6 +117,8 @@ class Server:
             await self._house.admission.wait_draining()
             with trio.move_on_after(settings.drain_s):
                 await self._streams.wait_empty()
+                if self._house.flow is not None:
+                    await self._house.flow.calls.wait_empty()
             self._streams.hang_up()
             with trio.move_on_after(CLOSE_S + 1):
                 await self._streams.wait_empty()
@@ -188,9 +196,10 @@ async def serve(
     """
     agents = agents_of(who)
     handler: Handler = who if agents is None else conversing(agents)  # type: ignore[assignment]
-    outfit = Outfit(warm_up, Metrics(totals), agents)
+    states = call_states(settings, seat)
+    outfit = Outfit(warm_up, Metrics(totals), agents, states)
     await serve_lines(
-        converse_with(handler, outfit.metrics.observe),
+        converse_with(handler, outfit.metrics.observe, states),
         settings,
         seat=seat,
         outfit=outfit,
@@ -205,6 +214,8 @@ class Outfit:
     warm_up: WarmUp | None = None
     metrics: Metrics = field(default_factory=Metrics)
     agents: Agents | None = None
+    states: CallStates | None = None
+    """What is known of calls; they are a store's, so that is everybody's."""
 
 
 async def serve_lines(
@@ -219,13 +230,8 @@ async def serve_lines(
     listeners = await listen(settings.host, settings.port, share=seat is not None)
     ledger = Ledger() if seat is None else seat.ledger()
     outfit = outfit or Outfit()
-    # trio's clock starts anywhere; tokens must mean the same to all workers.
-    since_epoch = datetime.now(tz=UTC).timestamp() - trio.current_time()
-
-    def clock() -> float:
-        return trio.current_time() + since_epoch
-
-    admission = Admission(settings, ledger, clock)
+    states = outfit.states or call_states(settings, seat)
+    admission = Admission(settings, ledger, states.clock)
     streams = MediaStreams(converse, admission, ledger)
     addresses = [listener.socket.getsockname()[:2] for listener in listeners]
     async with trio.open_nursery() as nursery:
@@ -234,15 +240,44 @@ async def serve_lines(
             settings,
             admission,
             ledger,
-            store_for("" if seat is None else seat.directory, clock),
+            states.store,
             metrics=outfit.metrics,
             warm_up=WarmUps(outfit.warm_up, nursery).start,
             agents=outfit.agents,
+            states=states,
+            flow=await _started_flow(nursery, settings, ledger, outfit, states),
         )
         server = Server(house, streams, addresses)
         task_status.started(server)
         await server.run(listeners)
         nursery.cancel_scope.cancel()
+
+
+def call_states(settings: Settings, seat: WorkerSeat | None = None) -> CallStates:
+    """Return what is known of the calls of a server, or of all workers of one."""
+    # trio's clock starts anywhere; tokens and lifetimes must mean the same to all workers.
+    since_epoch = datetime.now(tz=UTC).timestamp() - trio.current_time()
+
+    def clock() -> float:
+        return trio.current_time() + since_epoch
+
+    store = store_for("" if seat is None else seat.directory, clock)
+    return CallStates(store, clock, settings.max_call_s)
+
+
+async def _started_flow(
+    nursery: trio.Nursery, settings: Settings, ledger: Ledger, outfit: Outfit, states: CallStates
+) -> RecordingFlow | None:
+    """Start the recording flow, if there are agents that can answer in it."""
+    if outfit.agents is None:
+        return None
+    source = RecordingSource(settings)
+    nursery.start_soon(source.run, name="recordings")
+    most = RECORDED_CALLS_A_PLACE * settings.max_calls or RECORDED_CALLS
+    calls = FlowCalls(states, most, outfit.metrics.observe)
+    flow = RecordingFlow(outfit.agents, calls, RecordedTurns(states.store, ledger), source.fetch)
+    await nursery.start(flow.run)
+    return flow
 
 
 def conversing(agents: Agents) -> Handler:
@@ -254,15 +289,21 @@ def conversing(agents: Agents) -> Handler:
     return converse
 
 
-def converse_with(handler: Handler, observe: Observer | None = None) -> Converse:
-    """Return what `serve_lines` takes: open a call on each line, and let `handler` talk."""
+def converse_with(
+    handler: Handler, observe: Observer | None = None, states: CallStates | None = None
+) -> Converse:
+    """Return what `serve_lines` takes: open a call on each line, and let `handler` talk.
+
+    What is said is kept in `states` as it is said: the call may have to go on without its stream.
+    """
 
     async def converse(line: Line, admit: Admit) -> Ending:
-        async with open_call(line, admit, observe) as call:
+        keeper = StreamKeeper(states, observe)
+        async with open_call(line, admit, keeper.observe) as call, keeper.keeping(call):
             await handler(call)
             # A handler that returns has nothing more to say: the agent ended the call.
             call.hang_up("agent")
-        return Ending(call.sid, call.ended_by or "agent", call.close_code)
+        return Ending(call.sid, ended_by(call) or "agent", call.close_code)
 
     return converse
 

@@ -8,13 +8,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from twilio.twiml.voice_response import VoiceResponse
 
 PARAMETER_CHARS = 499
 """A <Parameter>'s name and value together: fewer than 500 characters (Twilio's <Stream> page)."""
 
+RECORD_SILENCE_S = 1
+"""The silence that ends a recording, the least that <Record> takes."""
+
+RECORD_S = 60
+"""The longest recording, as any turn of the caller."""
+
+RECORD_KEY = "#"
+"""Ends a recording at once; the other keys are the caller's own."""
+
+DIAL_S = 30
+"""How long the other side may ring."""
+
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LANGUAGE_AND_REGION = re.compile("[A-Za-z]{2,3}-[A-Za-z0-9]{2,4}")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the caller hears first: a file, or words for the carrier's own voice, or nothing."""
+
+    url: str = ""
+    words: str = ""
+    language: str = ""
+    """BCP-47; one without a region is none of the carrier's, and is left to it."""
+    seconds: float = 5.0
+    """How long it lasts; words, about so long."""
 
 
 def stream(ws_url: str, ended_url: str, parameters: Mapping[str, str]) -> bytes:
@@ -28,11 +54,47 @@ def stream(ws_url: str, ended_url: str, parameters: Mapping[str, str]) -> bytes:
     return _document(response)
 
 
-def hang_up(words: str = "") -> bytes:
-    """End the call, after saying `words` if there are any."""
-    response = VoiceResponse()
-    if words:
-        response.say(xml_text(words))
+def record(prompt: Prompt, url: str) -> bytes:
+    """Listen to the caller; what was recorded goes to `url`.
+
+    So does that nothing was: of a recording without any sound some versions of <Record> say nothing
+    and go on with the next verb.
+    """
+    response = _beginning_with(prompt)
+    response.record(
+        action=xml_text(url),
+        method="POST",
+        timeout=RECORD_SILENCE_S,
+        max_length=RECORD_S,
+        finish_on_key=RECORD_KEY,
+        play_beep=False,
+        trim="trim-silence",
+    )
+    response.redirect(xml_text(url), method="POST")
+    return _document(response)
+
+
+def redirect(prompt: Prompt, url: str) -> bytes:
+    """Ask `url` how to go on, once the prompt was heard."""
+    response = _beginning_with(prompt)
+    response.redirect(xml_text(url), method="POST")
+    return _document(response)
+
+
+def dial(prompt: Prompt, number: str, conference: str, url: str) -> bytes:
+    """Give the call to a number or else a conference; ask `url` how to go on after that."""
+    response = _beginning_with(prompt)
+    called = response.dial(action=xml_text(url), method="POST", timeout=DIAL_S)
+    if number:
+        called.number(xml_text(number))
+    else:
+        called.conference(xml_text(conference))
+    return _document(response)
+
+
+def hang_up(words: str = "", prompt: Prompt | None = None) -> bytes:
+    """End the call, after saying `words`, or a prompt, if there are any."""
+    response = _beginning_with(prompt or Prompt(words=words))
     response.hangup()
     return _document(response)
 
@@ -40,6 +102,17 @@ def hang_up(words: str = "") -> bytes:
 def xml_text(text: str) -> str:
     """Return `text` without the characters that XML 1.0 forbids (section 2.2)."""
     return _FORBIDDEN.sub("", text)
+
+
+def _beginning_with(prompt: Prompt) -> VoiceResponse:
+    response = VoiceResponse()
+    if prompt.url:
+        response.play(xml_text(prompt.url))
+    elif prompt.words:
+        known = _LANGUAGE_AND_REGION.fullmatch(prompt.language)
+        given = {"language": prompt.language} if known else {}
+        response.say(xml_text(prompt.words), **given)
+    return response
 
 
 def _document(response: VoiceResponse) -> bytes:

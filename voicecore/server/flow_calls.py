@@ -1,0 +1,117 @@
+"""The calls that are in the recording flow: who is, since when, and who has hung up without a word.
+
+The truth is a call's state in the store; what is here is how many calls this worker has seen and
+must not leave alone when it goes down.  A caller who hangs up while something is played costs the
+carrier no webhook: a call whose next one is overdue is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import trio
+
+from ..call.call import EndedBy
+from ..call.timeline import CallLog, Observer
+from .call_state import CallState, CallStates
+
+PATIENCE_S = 30.0
+"""How much later than it should a call's next webhook may come."""
+
+SWEEP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One webhook of a call: whose it is, and how its carrier knows us."""
+
+    call_sid: str
+    base: str
+    """Our origin."""
+    parameters: Mapping[str, str]
+    """Of the call, for whoever picks its agent."""
+
+
+class FlowCalls:
+    """One worker's view.  `most` is how many calls it takes."""
+
+    def __init__(self, states: CallStates, most: int, observe: Observer | None = None) -> None:
+        self.states = states
+        self._most = most
+        self._observe = observe
+        self._due: dict[str, float] = {}
+        """When the carrier must have come back, on this process's clock."""
+        self._one_less = trio.lowlevel.ParkingLot()
+
+    def __repr__(self) -> str:
+        return f"<FlowCalls {len(self)} of {self._most}>"
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    async def wait_empty(self) -> None:
+        """Wait until no call is left."""
+        while self._due:
+            await self._one_less.park()
+
+    async def admit(self, visit: Visit) -> CallState | None:
+        """Return a call's state, a new one if it is unknown; None if there is no room for that."""
+        state = await self.states.load(visit.call_sid)
+        if state is None and len(self._due) >= self._most:
+            return None
+        state = state or self.states.new(visit.parameters)
+        is_new, state.flow = state.flow != "recording", "recording"
+        state.webhooks += 1
+        await self.save(visit.call_sid, state, 0)
+        if is_new:
+            known = len(state.messages)
+            log = self.log(visit.call_sid, state)
+            log.milestone("recording flow started", flow="recording", known_messages=known)
+        return state
+
+    async def save(self, call_sid: str, state: CallState, seconds: float) -> None:
+        """Keep a call's state; its carrier should come back within so many seconds."""
+        state.due = self.states.clock() + seconds + PATIENCE_S
+        self._due[call_sid] = trio.current_time() + seconds + PATIENCE_S
+        await self.states.save(call_sid, state)
+
+    async def close(self, call_sid: str, ended_by: EndedBy, seconds: float = 0) -> None:
+        """A call is over when what is left to play has been played, in so many seconds.
+
+        Of several workers that learn it, the one that gets the state logs it.
+        """
+        state = await self.states.pop(call_sid)
+        if state is not None and state.flow == "recording":
+            log = self.log(call_sid, state)
+            lasted = round(self.states.clock() - state.began, 1)
+            log.milestone(
+                "call ended", reason=ended_by, seconds=lasted, turns=state.turns, flow="recording"
+            )
+        if seconds and call_sid in self._due:
+            self._due[call_sid] = trio.current_time() + seconds
+        else:
+            self._leave(call_sid)
+
+    def log(self, call_sid: str, state: CallState) -> CallLog:
+        """Return the log of a call that may have begun in another process."""
+        log = CallLog(call_sid, self._observe)
+        log.began -= self.states.clock() - state.began
+        return log
+
+    async def sweep(self) -> list[str]:
+        """Return the calls for which nobody came, neither here nor to another worker."""
+        gone = []
+        for call_sid in [sid for sid, due in self._due.items() if due <= trio.current_time()]:
+            state = await self.states.load(call_sid)
+            if state is None or state.flow != "recording":
+                self._leave(call_sid)
+            elif (rest := state.due - self.states.clock()) > 0:
+                self._due[call_sid] = trio.current_time() + rest
+            else:
+                gone.append(call_sid)
+        return gone
+
+    def _leave(self, call_sid: str) -> None:
+        self._due.pop(call_sid, None)
+        self._one_less.unpark_all()

@@ -1,0 +1,29 @@
+"""What all of a carrier's webhooks have in common: a form, its signature, whose call it is."""
+
+from __future__ import annotations
+
+from ..settings import Settings
+from ..twilio.signature import Form, parse_form
+from .admission import Admission
+from .http import Request, Response
+from .limits import FORM_FIELDS
+
+FORM = "application/x-www-form-urlencoded"
+XML = "text/xml; charset=utf-8"
+
+
+def signed_form(admission: Admission, request: Request, body: bytes) -> Form | Response:
+    """Return a webhook's form, or the refusal of one that is none, or is not the carrier's."""
+    content_type = request.header("content-type").partition(";")[0].strip().lower()
+    if content_type != FORM and (content_type or body):
+        return Response(415, b"a form, please\n")
+    try:
+        form = parse_form(body, FORM_FIELDS)
+    except ValueError:
+        return Response(400, b"too many fields\n")
+    return form if admission.signed(request, form) else Response(403)
+
+
+def call_parameters(form: Form, settings: Settings) -> dict[str, str]:
+    """Return what is known of a call by its webhook, for whoever picks its agent."""
+    return {"From": form.first("From"), "To": form.first("To"), "language": settings.language}
