@@ -43,6 +43,8 @@ class Prompts:
 
     async def prompt(self, agent: Agent, base: str, text: str, audio: bytes) -> Prompt:
         """Return `audio` as a file on our origin `base`, or else `text` in the agent's voice."""
+        if not audio and not text:
+            return Prompt(seconds=0)
         if not audio:
             audio = await self._phrase(agent, text) or b""
         if not audio:

@@ -130,16 +130,17 @@ class RecordedTurns:
             self._turns[call_sid].scope.deadline += seconds
 
     async def document(self, call_sid: str, key: str, patience_s: float) -> bytes | None:
-        """Wait for a turn's document; None: not in that time."""
-        document: bytes | None = None
+        """Wait for a turn's document; None: not in that time, or the call is over without it."""
+        document = await self._store.get(_KIND, f"{call_sid} {key}")
         with trio.move_on_after(patience_s):
-            while (document := await self._store.get(_KIND, f"{call_sid} {key}")) is None:
+            while document is None and not self.is_over(call_sid):
                 turn = self._turns.get(call_sid)
                 with trio.move_on_after(POLL_S):
                     if turn is not None and turn.key == key:
                         await turn.finished.wait()
                     else:
                         await trio.sleep_forever()
+                document = await self._store.get(_KIND, f"{call_sid} {key}")
         return document
 
     async def _attempt(self, call_sid: str, turn: _Turn, make: Make) -> None:

@@ -103,7 +103,7 @@ class RecordingFlow:
 
     async def answer(self, visit: Visit, recorded: Recorded) -> bytes:
         """The caller has said something: answer it, once, however often it is told."""
-        if self._turns.claim(recorded.key):
+        if not self._turns.is_over(visit.call_sid) and self._turns.claim(recorded.key):
             make = partial(self._make, visit, recorded, trio.current_time())
             fail = partial(self._speak, visit, flow_steps.after_failure)
             turn = partial(self._turns.run, visit.call_sid, recorded.key, make, fail)
@@ -112,13 +112,9 @@ class RecordingFlow:
 
     async def wait(self, visit: Visit, key: str, held: int) -> bytes:
         """The answer was not there when the carrier asked last: perhaps it is now."""
-        if self._turns.claim(key):  # nobody has ever begun it
+        if self._turns.claim(key):  # nobody has ever begun it, or everybody has forgotten it
             return await self._speak(visit, flow_steps.after_failure)
         return await self._await(visit, key, held)
-
-    def is_over(self, call_sid: str) -> bool:
-        """Whether a call that was here has ended."""
-        return self._turns.is_over(call_sid)
 
     async def end(self, call_sid: str, ended_by: EndedBy = "caller") -> None:
         """A call is over, as its carrier tells: nothing of it goes on."""
@@ -140,6 +136,8 @@ class RecordingFlow:
 
     async def _speak(self, visit: Visit, choose: Choose) -> bytes:
         """Say something of our own accord; an answer that is still being made comes too late."""
+        if self._turns.is_over(visit.call_sid):
+            return twiml.hang_up()
         state = await self.calls.admit(visit)
         if state is None:
             return twiml.hang_up(BUSY)
@@ -229,6 +227,8 @@ class RecordingFlow:
         document = await self._turns.document(visit.call_sid, key, HOLD_S)
         if document is not None:
             return document
+        if self._turns.is_over(visit.call_sid):
+            return twiml.hang_up()
         if held >= HOLDS:
             self._turns.drop(visit.call_sid)
             return await self._speak(visit, flow_steps.after_failure)

@@ -120,8 +120,6 @@ async def _answered(house: House, request: Request, form: Form, document: Docume
         return Response(200, twiml.hang_up(BROKEN), XML)
     if not call_sid:
         return Response(400, b"no CallSid\n")
-    if house.flow.is_over(call_sid):
-        return Response(200, twiml.hang_up(), XML)
     if house.settings.public_url is None:
         check_host(request)
     base = public_base(request, house.settings.public_url)
