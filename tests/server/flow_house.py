@@ -8,13 +8,14 @@ import wave
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree
 
 import httpx
 import trio
 from server_house import CALL_SID, Answer, MemoryServer, ask, get, post
+from twilio.request_validator import RequestValidator
 
 from voicecore.audio import mulaw, wav
 from voicecore.call.agents import agents_of
@@ -88,6 +89,15 @@ class Milestones(list[tuple[str, str, Mapping[str, Any]]]):
         return [fields for _, name, fields in self if name == event]
 
 
+class Reached(Protocol):
+    """A server as its carrier reaches it."""
+
+    @property
+    def recordings(self) -> RecordingStore: ...
+
+    async def dial(self) -> trio.abc.Stream: ...
+
+
 class FlowServer(MemoryServer):
     """A worker with an agent; workers that share `store` and `ledger` are one server."""
 
@@ -106,6 +116,9 @@ class FlowServer(MemoryServer):
         most = RECORDED_CALLS_A_PLACE * self.settings.max_calls or RECORDED_CALLS
         self.calls = FlowCalls(self.states, most, observe)
         self.agents = agents
+
+    async def dial(self) -> trio.abc.Stream:
+        return self.connect()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -173,10 +186,13 @@ class Heard:
 
 
 class Carrier:
-    """One call as Twilio conducts it: plays, records, follows."""
+    """One call as Twilio conducts it: plays, records, follows; with a token, signs."""
 
-    def __init__(self, house: FlowServer, sid: str = CALL_SID) -> None:
+    def __init__(self, house: Reached, sid: str = CALL_SID, token: str = "") -> None:
         self.house = house
+        self.is_patient = True
+        """Whether what is played is listened to, or skipped."""
+        self._validator = RequestValidator(token) if token else None
         self.sid = sid
         self.form = {"CallSid": sid, "AccountSid": ACCOUNT, "From": "+15550001111", "To": "+1555"}
 
@@ -184,7 +200,12 @@ class Carrier:
         parts = urlsplit(url)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         given = {**self.form, "CallStatus": "in-progress", **form}
-        return await ask(self.house.connect(), post(target, urlencode(given).encode(), *headers))
+        if self._validator is not None:
+            signature = self._validator.compute_signature(BASE + target, given)
+            headers = (*headers, f"X-Twilio-Signature: {signature}")
+        stream = await self.house.dial()
+        async with stream:
+            return await ask(stream, post(target, urlencode(given).encode(), *headers))
 
     async def visit(self, url: str, *headers: str, **form: str) -> Heard:
         """Ask a webhook once, and hear what it says."""
@@ -205,13 +226,15 @@ class Carrier:
         return Heard(root, words, [took])
 
     async def listen(self, url: str) -> list[str]:
-        answer = await ask(self.house.connect(), get(urlsplit(url).path))
+        stream = await self.house.dial()
+        async with stream:
+            answer = await ask(stream, get(urlsplit(url).path))
         assert answer.status == 200
         assert answer.headers["content-type"] == "audio/x-wav"
         with wave.open(io.BytesIO(answer.body)) as file:
             assert (file.getframerate(), file.getsampwidth(), file.getnchannels()) == (8000, 2, 1)
             audio = mulaw.encode(file.readframes(file.getnframes()))
-        await trio.sleep(len(audio) / 8000)
+        await trio.sleep(len(audio) / 8000 if self.is_patient else 0)
         return audible.words(audio)
 
     async def follow(self, heard: Heard) -> Heard:
@@ -227,9 +250,7 @@ class Carrier:
 
     async def records(self, sid: str, *headers: str, **form: str) -> Heard:
         """Bring a recording, and hear the answer."""
-        url = (
-            f"{self.house.settings.twilio_base_url}/2010-04-01/Accounts/{ACCOUNT}/Recordings/{sid}"
-        )
+        url = f"https://api.twilio.com/2010-04-01/Accounts/{ACCOUNT}/Recordings/{sid}"
         given = {"RecordingSid": sid, "RecordingUrl": url, "RecordingDuration": "2", **form}
         return await self.follow(await self.visit("/voice/recording", *headers, **given))
 

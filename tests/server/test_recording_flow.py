@@ -89,11 +89,23 @@ async def test_it_is_measured_and_logged_as_a_call(autojump_clock: MockClock) ->
     assert ended["seconds"] == pytest.approx(trio.current_time(), abs=0.1)
 
 
+async def test_signed_by_twilio_and_not_at_all(autojump_clock: MockClock) -> None:
+    agent = fake_agent(llm=FakeLLM(5.0), greeting="Hi.")
+    async with flow_server(agent, twilio_auth_token="secret") as house:
+        caller, stranger = Carrier(house, token="secret"), Carrier(house, token="guess")
+        await caller.calls()
+        heard = await caller.visit("/voice/recording", RecordingSid=house.recordings.keep("one"))
+        wait = (heard.root.findtext("Redirect") or "").removeprefix(BASE)
+        for path in ("/voice", "/voice/recording", wait, "/voice-stream/dialled"):
+            answer = await stranger.request(path, RecordingSid="RE" + "1" * 32)
+            assert (answer.status, answer.body) == (403, b"")
+        assert (await caller.follow(heard)).text.endswith("You said one.")
+        assert len(house.recordings.requests) == 1
+        assert "authorization" in house.recordings.requests[0].headers
+
+
 async def test_a_recording_that_is_being_written_is_waited_for(autojump_clock: MockClock) -> None:
     store = RecordingStore(missing=4)
-    async with flow_server(fake_agent(), store, twilio_auth_token="secret") as house:
-        # Unsigned requests are refused then; what they would do is tested below.
-        assert (await Carrier(house).request("/voice")).status == 403
     async with flow_server(fake_agent(), store, twilio_account_sid="AC" + "b" * 32) as house:
         caller = Carrier(house)
         await caller.calls()

@@ -133,7 +133,9 @@ class RecordedTurns:
         """Wait for a turn's document; None: not in that time, or the call is over without it."""
         document = await self._store.get(_KIND, f"{call_sid} {key}")
         with trio.move_on_after(patience_s):
-            while document is None and not self.is_over(call_sid):
+            is_last = False
+            while document is None and not is_last:
+                is_last = self.is_over(call_sid)  # its goodbye may be a moment later in the store
                 turn = self._turns.get(call_sid)
                 with trio.move_on_after(POLL_S):
                     if turn is not None and turn.key == key:
