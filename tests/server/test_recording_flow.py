@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import trio
-from flow_house import ACCOUNT, BASE, Carrier, FlowServer, RecordingStore, flow_server
+from flow_house import ACCOUNT, BASE, Carrier, FlowServer, RecordingStore, Shared, flow_server
 from server_house import CALL_SID, ask, get
 from trio.testing import MockClock
 
@@ -15,6 +15,7 @@ from voicecore.call.phrases import STOCK_WORDS
 from voicecore.contracts import Message
 from voicecore.server.flow_calls import PATIENCE_S
 from voicecore.server.recording_flow import BUSY, HOLD_S
+from voicecore.server.store import MemoryStore
 from voicecore.testing import FakeLLM, FakeModel, FakeSTT, FakeTTS, fake_agent
 
 WORDS = STOCK_WORDS["en"]
@@ -463,3 +464,37 @@ async def test_the_loop_of_webhooks_has_an_end(
         caller = Carrier(house)
         verbs = [(await caller.calls()).verbs[-1] for _ in range(7)]
         assert verbs == ["Redirect"] * 5 + ["Hangup"] * 2
+
+
+@pytest.mark.parametrize("after", [step / 10 for step in range(1, 40, 2)])
+async def test_a_server_that_is_cancelled_leaves_nothing(
+    after: float, autojump_clock: MockClock
+) -> None:
+    agent = fake_agent(
+        stt=FakeSTT(0.3), llm=FakeLLM(0.3, token_seconds=0.1), tts=FakeTTS(0.2), greeting="Hi."
+    )
+    with trio.move_on_after(after):
+        async with flow_server(agent, RecordingStore(seconds=0.4, missing=1)) as house:
+            caller = Carrier(house)
+            await caller.calls()
+            await caller.says("one two three")
+            await caller.says("four")
+    nothing_is_left(house, agent)
+
+
+class FullDisk(MemoryStore):
+    async def put(self, kind: str, key: str, value: bytes, lifetime_s: float) -> None:
+        raise OSError(28, "No space left on device")
+
+
+async def test_a_full_disk_costs_the_history_and_our_voice_and_no_call(
+    autojump_clock: MockClock,
+) -> None:
+    agent = fake_agent(greeting="Hi.")
+    async with flow_server(agent, None, Shared(FullDisk(trio.current_time))) as house:
+        caller = Carrier(house)
+        heard = await caller.calls()
+        assert (heard.text, heard.verbs) == ("Hi.", ["Say", "Record", "Redirect"])
+        heard = await caller.says("hello")
+        assert (heard.text, heard.verbs) == ("You said hello.", ["Say", "Record", "Redirect"])
+        assert (await caller.hangs_up()).verbs == ["Hangup"]

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import trio
@@ -84,11 +84,9 @@ class CallStates:
         return _decoded(await self.store.get(_KIND, call_sid))
 
     async def save(self, call_sid: str, state: CallState) -> None:
-        """Keep what is known of a call.  Of a history that is too long, the newest half."""
-        value = msgspec.msgpack.encode(state)
-        if len(value) > VALUE_BYTES:
-            state.messages = state.messages[len(state.messages) // 2 :]
-            value = msgspec.msgpack.encode(state)
+        """Keep what is known of a call.  Of a history that is too long, the newest part."""
+        while len(value := _encoded(state)) > VALUE_BYTES:
+            state.messages = state.messages[(len(state.messages) + 1) // 2 :]
         try:
             await self.store.put(_KIND, call_sid, value, self._lifetime)
         except OSError as error:  # a full disk costs the history of a call that breaks, no call
@@ -97,6 +95,24 @@ class CallStates:
     async def pop(self, call_sid: str) -> CallState | None:
         """Forget a call and return what was known: to one of several who ask."""
         return _decoded(await self.store.pop(_KIND, call_sid))
+
+
+def _encoded(state: CallState) -> bytes:
+    try:
+        return msgspec.msgpack.encode(state)
+    except UnicodeEncodeError:  # JSON can hold halves of characters, and strangers send them
+        return msgspec.msgpack.encode(_whole_characters(msgspec.to_builtins(state)))
+
+
+def _whole_characters(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case dict():
+            return {_whole_characters(k): _whole_characters(v) for k, v in value.items()}
+        case list() | tuple():
+            return [_whole_characters(each) for each in value]
+    return value
 
 
 def _decoded(value: bytes | None) -> CallState | None:

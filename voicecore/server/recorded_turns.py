@@ -76,7 +76,7 @@ class _Turn:
 
 
 class RecordedTurns:
-    """The turns of one worker, each a task in `nursery`."""
+    """The turns of one worker."""
 
     def __init__(self, store: Store, endings: Endings) -> None:
         self._store = store
@@ -106,10 +106,15 @@ class RecordedTurns:
         if call_sid in self._turns:
             self._turns[call_sid].drop()
 
-    async def run(self, call_sid: str, key: str, make: Make, apologise: Make) -> None:
-        """Answer one turn and keep its document; `apologise` makes it if `make` does not."""
+    def start(
+        self, nursery: trio.Nursery, call_sid: str, key: str, make: Make, apologise: Make
+    ) -> None:
+        """Answer one turn in `nursery` and keep its document; if `make` fails, `apologise` does."""
         self.drop(call_sid)
         self._turns[call_sid] = turn = _Turn(key, TURN_S)
+        nursery.start_soon(self._run, call_sid, turn, make, apologise, name="recorded turn")
+
+    async def _run(self, call_sid: str, turn: _Turn, make: Make, apologise: Make) -> None:
         try:
             with turn.scope:
                 async with trio.open_nursery() as nursery:
@@ -140,8 +145,9 @@ class RecordedTurns:
                 with trio.move_on_after(POLL_S):
                     if turn is not None and turn.key == key:
                         await turn.finished.wait()
-                    else:
-                        await trio.sleep_forever()
+                        if turn.document:
+                            return turn.document  # though the store may have lost it
+                    await trio.sleep_forever()
                 document = await self._store.get(_KIND, f"{call_sid} {key}")
         return document
 

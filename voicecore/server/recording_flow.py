@@ -106,8 +106,7 @@ class RecordingFlow:
         if not self._turns.is_over(visit.call_sid) and self._turns.claim(recorded.key):
             make = partial(self._make, visit, recorded, trio.current_time())
             fail = partial(self._speak, visit, flow_steps.after_failure)
-            turn = partial(self._turns.run, visit.call_sid, recorded.key, make, fail)
-            self._nursery.start_soon(turn, name="recorded turn")
+            self._turns.start(self._nursery, visit.call_sid, recorded.key, make, fail)
         return await self._await(visit, recorded.key, 0)
 
     async def wait(self, visit: Visit, key: str, held: int) -> bytes:
@@ -167,8 +166,8 @@ class RecordingFlow:
             state.turn = recorded.key
             await self.calls.save(visit.call_sid, state, TURN_S)
             answer = await self._heard(visit, state, agent, recorded, arrived)
-            newest = await self.calls.states.load(visit.call_sid)
-            if newest is None or newest.turn != recorded.key:
+            newest = await self.calls.states.load(visit.call_sid) or state
+            if self._turns.is_over(visit.call_sid) or newest.turn != recorded.key:
                 return b""
             step = flow_steps.after_answer(state, agent, answer)
         return await self._document(visit, state, agent, step)
@@ -179,6 +178,7 @@ class RecordingFlow:
         """Let the agent hear and answer a recording."""
         if not recorded.sid:
             return RecordedAnswer()
+        self._nursery.start_soon(self._warm_up, agent, name="warm-up")
         log, name = self.calls.log(visit.call_sid, state), f"t{state.webhooks}"
         try:
             utterance = await self._fetch(recorded.account_sid, recorded.sid)
@@ -194,6 +194,10 @@ class RecordingFlow:
         answer = await answer_recording(agent, history, log, recording)
         state.messages = history.messages
         return answer
+
+    async def _warm_up(self, agent: Agent) -> None:
+        """Let the providers connect while the recording is on its way."""
+        await contain("warm-up", agent.warm_up)
 
     async def _document(self, visit: Visit, state: CallState, agent: Agent, step: Step) -> bytes:
         """Write a step as TwiML, and the call's state down."""

@@ -40,7 +40,6 @@ Document = Callable[[RecordingFlow, Visit], Awaitable[bytes]]
 
 async def voice(house: House, request: Request, body: bytes) -> Response:
     """A call comes in, and is to be answered by recordings."""
-    house.warm_up()
     return await _documented(house, request, body, RecordingFlow.begin)
 
 
