@@ -242,3 +242,31 @@ async def test_a_caller_who_hangs_up_at_another_worker_is_not_worked_for(
             assert not agent.llm.open_requests
             nursery.cancel_scope.cancel()
         assert len(shared.milestones.of("call ended")) == 1
+
+
+async def test_a_turn_whose_worker_dies_is_an_apology_and_soon(autojump_clock: MockClock) -> None:
+    agent, shared, recordings = fake(llm=FakeLLM(5.0)), Shared(), RecordingStore()
+    async with flow_server(agent, recordings, shared) as other:
+        async with flow_server(agent, recordings, shared) as house:
+            caller = Carrier(house)
+            await caller.calls()
+            heard = await caller.visit("/voice/recording", RecordingSid=recordings.keep("one"))
+            assert heard.verbs == ["Play", "Redirect"]
+        caller.house, began = other, trio.current_time()
+        heard = await caller.follow(heard)
+        assert (heard.words[-1], "Record" in heard.verbs) == (WORDS.apology.split()[-1], True)
+        assert trio.current_time() - began < 10
+        assert (await caller.says("two")).text == f"{WORDS.fillers[0]} You said two."
+
+
+async def test_a_worker_forgets_calls_that_end_at_another(autojump_clock: MockClock) -> None:
+    shared = Shared()
+    async with (
+        flow_server(fake(), None, shared) as house,
+        flow_server(fake(), None, shared) as other,
+    ):
+        await Carrier(house).calls()
+        assert len(house.calls) == 1
+        await Carrier(other).hangs_up()
+        await trio.sleep(1.5)
+        assert not len(house.calls)

@@ -7,7 +7,7 @@ carrier no webhook: a call whose next one is overdue is over.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import trio
@@ -42,23 +42,25 @@ class FlowCalls:
         self._observe = observe
         self._due: dict[str, float] = {}
         """When the carrier must have come back, on this process's clock."""
+        self._last_words: dict[str, float] = {}
+        """Calls that are over once these have been heard, and until when that takes."""
         self._one_less = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
         return f"<FlowCalls {len(self)} of {self._most}>"
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._due) + len(self._last_words)
 
     async def wait_empty(self) -> None:
         """Wait until no call is left."""
-        while self._due:
+        while len(self):
             await self._one_less.park()
 
     async def admit(self, visit: Visit) -> CallState | None:
         """Return a call's state, a new one if it is unknown; None if there is no room for that."""
         state = await self.states.load(visit.call_sid)
-        if state is None and len(self._due) >= self._most:
+        if state is None and len(self) >= self._most:
             return None
         state = state or self.states.new(visit.parameters)
         is_new, state.flow = state.flow != "recording", "recording"
@@ -89,9 +91,8 @@ class FlowCalls:
                 "call ended", reason=ended_by, seconds=lasted, turns=state.turns, flow="recording"
             )
         if seconds and call_sid in self._due:
-            self._due[call_sid] = trio.current_time() + seconds
-        else:
-            self._leave(call_sid)
+            self._last_words[call_sid] = trio.current_time() + seconds
+        self._leave(call_sid)
 
     def log(self, call_sid: str, state: CallState) -> CallLog:
         """Return the log of a call that may have begun in another process."""
@@ -99,18 +100,33 @@ class FlowCalls:
         log.began -= self.states.clock() - state.began
         return log
 
-    async def sweep(self) -> list[str]:
-        """Return the calls for which nobody came, neither here nor to another worker."""
-        gone = []
-        for call_sid in [sid for sid, due in self._due.items() if due <= trio.current_time()]:
-            state = await self.states.load(call_sid)
-            if state is None or state.flow != "recording":
+    async def sweep(self, is_over: Callable[[str], bool]) -> list[str]:
+        """Return the calls for which nobody came, neither here nor to another worker.
+
+        `is_over` says whether another worker has seen a call end.
+        """
+        gone, now = [], trio.current_time()
+        for call_sid, due in tuple(self._due.items()):
+            await trio.lowlevel.checkpoint()
+            if is_over(call_sid):
                 self._leave(call_sid)
-            elif (rest := state.due - self.states.clock()) > 0:
-                self._due[call_sid] = trio.current_time() + rest
-            else:
+            elif due <= now and not await self._is_elsewhere(call_sid):
                 gone.append(call_sid)
+        for call_sid in [sid for sid, until in self._last_words.items() if until <= now]:
+            del self._last_words[call_sid]
+        self._one_less.unpark_all()
         return gone
+
+    async def _is_elsewhere(self, call_sid: str) -> bool:
+        """Whether a call's carrier went to another worker, or the call is no more."""
+        state = await self.states.load(call_sid)
+        if state is None or state.flow != "recording":
+            self._leave(call_sid)
+            return True
+        rest = state.due - self.states.clock()
+        if rest > 0:
+            self._due[call_sid] = trio.current_time() + rest
+        return rest > 0
 
     def _leave(self, call_sid: str) -> None:
         self._due.pop(call_sid, None)

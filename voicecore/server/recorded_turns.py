@@ -31,7 +31,12 @@ APOLOGY_S = 6.0
 POLL_S = 0.2
 """How often another worker's answer is looked for."""
 
-_KIND = "answer"
+ALIVE_S = 5.0
+"""A turn of which nothing was heard for so long died with its worker."""
+
+BEAT_S = 1.0
+
+_KIND, _ALIVE = "answer", "turn"
 
 Make = Callable[[], Awaitable[bytes]]
 """Makes a turn's document; empty: nobody wants it any more."""
@@ -119,6 +124,7 @@ class RecordedTurns:
             with turn.scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._watch, call_sid, turn, name="call's end")
+                    nursery.start_soon(self._beat, call_sid, turn, name="sign of life")
                     await self._attempt(call_sid, turn, make)
                     nursery.cancel_scope.cancel()
             if turn.document is None and not turn.is_dropped:
@@ -135,12 +141,13 @@ class RecordedTurns:
             self._turns[call_sid].scope.deadline += seconds
 
     async def document(self, call_sid: str, key: str, patience_s: float) -> bytes | None:
-        """Wait for a turn's document; None: not in that time, or the call is over without it."""
+        """Wait for a turn's document; None: not in that time, or there will be none."""
         document = await self._store.get(_KIND, f"{call_sid} {key}")
         with trio.move_on_after(patience_s):
             is_last = False
             while document is None and not is_last:
-                is_last = self.is_over(call_sid)  # its goodbye may be a moment later in the store
+                # What is over, or has no sign of life, may have its document in a moment.
+                is_last = self.is_over(call_sid) or not await self.is_alive(call_sid, key)
                 turn = self._turns.get(call_sid)
                 with trio.move_on_after(POLL_S):
                     if turn is not None and turn.key == key:
@@ -151,6 +158,13 @@ class RecordedTurns:
                 document = await self._store.get(_KIND, f"{call_sid} {key}")
         return document
 
+    async def is_alive(self, call_sid: str, key: str) -> bool:
+        """Whether a turn is being answered, here or elsewhere."""
+        turn = self._turns.get(call_sid)
+        if turn is not None and turn.key == key:
+            return True
+        return await self._store.get(_ALIVE, f"{call_sid} {key}") is not None
+
     async def _attempt(self, call_sid: str, turn: _Turn, make: Make) -> None:
         """Let `make` make a turn's document, and keep it; a bug in it is logged."""
 
@@ -160,6 +174,16 @@ class RecordedTurns:
                 await self._store.put(_KIND, f"{call_sid} {turn.key}", turn.document, ANSWER_S)
 
         await contain("recorded turn", attempt, lambda: call_sid)
+
+    async def _beat(self, call_sid: str, turn: _Turn) -> None:
+        """Let other workers know that the turn is being answered."""
+
+        async def beat() -> None:
+            await self._store.put(_ALIVE, f"{call_sid} {turn.key}", b"", ALIVE_S)
+
+        while True:
+            await contain("sign of life", beat, lambda: call_sid)
+            await trio.sleep(BEAT_S)
 
     async def _watch(self, call_sid: str, turn: _Turn) -> None:
         """Drop a turn whose call another worker has seen end."""

@@ -86,7 +86,7 @@ class RecordingFlow:
             task_status.started()
             while True:
                 await trio.sleep(SWEEP_S)
-                for call_sid in await self.calls.sweep():
+                for call_sid in await self.calls.sweep(self._turns.is_over):
                     await self.end(call_sid)
 
     async def begin(self, visit: Visit) -> bytes:
@@ -233,7 +233,7 @@ class RecordingFlow:
             return document
         if self._turns.is_over(visit.call_sid):
             return twiml.hang_up()
-        if held >= HOLDS:
+        if held >= HOLDS or not await self._turns.is_alive(visit.call_sid, key):
             self._turns.drop(visit.call_sid)
             return await self._speak(visit, flow_steps.after_failure)
         prompt = Prompt()
