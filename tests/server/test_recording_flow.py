@@ -280,6 +280,8 @@ async def test_a_new_recording_drops_the_turn_of_the_one_before(
             nursery.start_soon(caller.records, first)
             await trio.sleep(1)
             assert (await caller.records(second)).text == "You said two."
+            # Whoever still asks for the first one is told to listen, and changes nothing.
+            assert (await caller.records(first)).verbs == ["Record", "Redirect"]
             nursery.cancel_scope.cancel()
         state = await house.states.load(CALL_SID)
         assert state is not None

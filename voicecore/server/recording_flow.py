@@ -233,11 +233,13 @@ class RecordingFlow:
             return document
         if self._turns.is_over(visit.call_sid):
             return twiml.hang_up()
+        state = await self.calls.states.load(visit.call_sid)
+        if state is not None and state.turn not in ("", key):  # the caller has spoken since
+            return twiml.record(Prompt(), f"{visit.base}/voice/recording")
         if held >= HOLDS or not await self._turns.is_alive(visit.call_sid, key):
             self._turns.drop(visit.call_sid)
             return await self._speak(visit, flow_steps.after_failure)
         prompt = Prompt()
-        state = await self.calls.states.load(visit.call_sid)
         agent = await self._agent_for(visit.parameters if state is None else state.parameters)
         if agent is not None and (fillers := agent.persona.stock_words.fillers):
             text = fillers[held % len(fillers)]

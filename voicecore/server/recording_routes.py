@@ -21,9 +21,7 @@ from .http import Request, Response
 from .prompts import AUDIO_TYPE, published
 from .recorded_turns import turn_key
 from .recording_flow import BROKEN, BUSY, Recorded, RecordingFlow, dial
-from .upgrade import check_host
-from .urls import public_base
-from .webhooks import XML, call_parameters, signed_form
+from .webhooks import XML, call_parameters, our_origin, signed_form
 
 if TYPE_CHECKING:
     from .routes import House
@@ -78,8 +76,8 @@ async def stream_ended(house: House, request: Request, body: bytes) -> Response:
     ended_by = house.ledger.ending(call_sid) or ("" if state is None else state.ended_by)
     if ended_by == "transfer" and state is not None and state.transfer is not None:
         if form.first("CallStatus") not in OVER:
-            base = public_base(request, house.settings.public_url)
-            return Response(200, dial(twiml.Prompt(), state.transfer, base), XML)
+            document = dial(twiml.Prompt(), state.transfer, our_origin(request, house.settings))
+            return Response(200, document, XML)
     elif ended_by not in ENDED_WELL:
         return await _answered(house, request, form, RecordingFlow.go_on)
     return await _over(house, call_sid)
@@ -119,9 +117,7 @@ async def _answered(house: House, request: Request, form: Form, document: Docume
         return Response(200, twiml.hang_up(BROKEN), XML)
     if not call_sid:
         return Response(400, b"no CallSid\n")
-    if house.settings.public_url is None:
-        check_host(request)
-    base = public_base(request, house.settings.public_url)
+    base = our_origin(request, house.settings)
     visit = Visit(call_sid, base, call_parameters(form, house.settings))
     return Response(200, await document(house.flow, visit), XML)
 

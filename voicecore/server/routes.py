@@ -20,9 +20,9 @@ from .ledger import Ledger
 from .metrics import CONTENT_TYPE, Metrics
 from .recording_flow import RecordingFlow
 from .store import Store
-from .upgrade import check_host, websocket_key
-from .urls import public_base, websocket_url
-from .webhooks import XML, call_parameters, signed_form
+from .upgrade import websocket_key
+from .urls import websocket_url
+from .webhooks import XML, call_parameters, our_origin, signed_form
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,7 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
         return Response(400, b"no CallSid\n")
     if house.admission.draining or house.admission.full:
         return await recording_routes.instead_of_stream(house, request, form)
-    if house.settings.public_url is None:
-        check_host(request)
-    base = public_base(request, house.settings.public_url)
+    base = our_origin(request, house.settings)
     token = {"token": house.admission.token(call_sid)}
     parameters = token | call_parameters(form, house.settings)
     house.warm_up()

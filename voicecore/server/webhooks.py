@@ -7,6 +7,8 @@ from ..twilio.signature import Form, parse_form
 from .admission import Admission
 from .http import Request, Response
 from .limits import FORM_FIELDS
+from .upgrade import check_host
+from .urls import public_base
 
 FORM = "application/x-www-form-urlencoded"
 XML = "text/xml; charset=utf-8"
@@ -22,6 +24,17 @@ def signed_form(admission: Admission, request: Request, body: bytes) -> Form | R
     except ValueError:
         return Response(400, b"too many fields\n")
     return form if admission.signed(request, form) else Response(403)
+
+
+def our_origin(request: Request, settings: Settings) -> str:
+    """Return our origin as the carrier knows it, for the URLs in an answer.
+
+    Raises:
+        BadRequest: the request has to tell, and its Host is none.
+    """
+    if settings.public_url is None:
+        check_host(request)
+    return public_base(request, settings.public_url)
 
 
 def call_parameters(form: Form, settings: Settings) -> dict[str, str]:
