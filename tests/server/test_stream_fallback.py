@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 import trio
-from flow_house import Carrier, FlowServer, RecordingStore, Shared, flow_server
-from server_house import CALL_SID
+from flow_house import BASE, Carrier, FlowServer, RecordingStore, Shared, flow_server
+from server_house import CALL_SID, STREAM_SID, settings
 from trio.testing import MockClock
-from trio_websocket import wrap_client_stream
+from trio_websocket import ConnectionClosed, wrap_client_stream
 
 from voicecore.call.agent import Agent
 from voicecore.call.call import Call, Transfer
 from voicecore.call.phrases import STOCK_WORDS
+from voicecore.phone.stream import CallIdentity, CarrierStream
 from voicecore.server.media import MediaStreams
-from voicecore.server.serve import converse_with
+from voicecore.server.recording_flow import BROKEN
+from voicecore.server.serve import converse_with, serve
 from voicecore.server.store import DirectoryStore
 from voicecore.testing import FakeLLM, ScriptedCaller, Transcript, fake_agent
 
@@ -270,3 +272,37 @@ async def test_a_worker_forgets_calls_that_end_at_another(autojump_clock: MockCl
         await Carrier(other).hangs_up()
         await trio.sleep(1.5)
         assert not len(house.calls)
+
+
+class Embedded:
+    """A server in somebody's program, on a port, whose calls a function takes."""
+
+    recordings = RecordingStore()
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def dial(self) -> trio.abc.Stream:
+        return await trio.open_tcp_stream("127.0.0.1", self._port)
+
+
+async def test_a_function_of_the_embedders_can_give_calls_away_and_nothing_more() -> None:
+    answer = transferring(Transfer(number="+15550002222"))
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve, answer, settings(public_url=BASE))
+        house = Embedded(server.port)
+        caller = Carrier(house)
+        for path in ("/voice", "/voice-stream/ended", "/voice/recording"):
+            heard = await caller.visit(path)
+            assert (heard.text, heard.verbs) == (BROKEN, ["Say", "Hangup"])
+        stream = await house.dial()
+        websocket = await wrap_client_stream(nursery, stream, "agent.test", "/media-stream")
+        for message in CarrierStream(CallIdentity(CALL_SID, STREAM_SID)).open():
+            await websocket.send_message(message)
+        with pytest.raises(ConnectionClosed):
+            await websocket.get_message()
+        await stream.aclose()
+        assert (await caller.visit("/voice-stream/ended")).verbs == ["Dial"]
+        heard = await caller.visit("/voice-stream/dialled", DialCallStatus="busy")
+        assert (heard.text, heard.verbs) == (BROKEN, ["Say", "Hangup"])
+        nursery.cancel_scope.cancel()
