@@ -18,12 +18,10 @@ if __name__ == "__main__":
 import argparse
 import importlib
 import importlib.util
-import inspect
 import logging
 import sys
 import traceback
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -36,12 +34,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from voicecore.call.agent import Agent, agent_from
+from voicecore.call.agent import Agent
+from voicecore.call.agents import AgentPicker, picker_of
 from voicecore.errors import CannotListen, SettingsError, leaves
 from voicecore.server.lifecycle import run_until_signalled
 from voicecore.server.log import configure
-from voicecore.server.metrics import Totals
-from voicecore.server.serve import Handler, Server, WarmUp, serve
+from voicecore.server.open_agents import unknown_call
+from voicecore.server.serve import Handler, Server, serve
 from voicecore.server.workers import WorkerSeat, supervise
 from voicecore.settings import Settings, load, masked, variable_name
 
@@ -98,36 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _answer_calls(settings: Settings, seat: WorkerSeat | None) -> None:
-    async with _answering(settings) as (who, warm_up, totals):
-        await run_until_signalled(
-            partial(serve, who, settings, seat=seat, warm_up=warm_up, totals=totals),
-            partial(_announce, settings, seat),
-            None if seat is None else seat.lifeline_fd,
-        )
-
-
-@asynccontextmanager
-async def _answering(
-    settings: Settings,
-) -> AsyncIterator[tuple[Handler | Agent, WarmUp | None, Totals]]:
-    """Join what the settings name: an agent on its providers, or the operator's own."""
-    own = who_answers(settings.agent) if settings.agent else None
-    if own is not None and not isinstance(own, Agent):
-        yield own, None, dict
-        return
-    totals: Totals = dict
-    async with AsyncExitStack() as stack:
-        if own is None:
-            from voicecore.providers.table import open_providers  # slow to import
-
-            providers = await stack.enter_async_context(open_providers(settings))
-            own = agent_from(settings, providers.stt, providers.llm, providers.tts, providers.model)
-            totals = providers.totals
-        nursery = await stack.enter_async_context(trio.open_nursery())
-        # Behind the open port: until it is done, a call renders what it needs itself.
-        nursery.start_soon(own.prepare, name="prepare")
-        yield own, own.warm_up, totals
-        nursery.cancel_scope.cancel()
+    who = who_answers(settings) if settings.agent else Agent()
+    await run_until_signalled(
+        partial(serve, who, settings, seat=seat),
+        partial(_announce, settings, seat),
+        None if seat is None else seat.lifeline_fd,
+    )
 
 
 def attribute(reference: str) -> Any:
@@ -153,24 +128,35 @@ def attribute(reference: str) -> Any:
     return getattr(module, name)
 
 
-def who_answers(reference: str) -> Agent | Handler:
-    """Import an agent, or an async function that takes a call.
+NOBODY = (
+    "is neither an Agent nor an async function of a call, nor a function that returns an Agent for"
+    " a call's parameters"
+)
+
+
+def who_answers(settings: Settings) -> Agent | AgentPicker | Handler:
+    """Import an agent, a function that picks one, or an async function that takes a call.
 
     Raises:
         SettingsError: it is neither, or `attribute` cannot have it.
     """
+    reference = settings.agent or ""
     own = attribute(reference)
-    call = None if isinstance(own, type) else getattr(own, "__call__", None)  # noqa: B004
-    if isinstance(own, Agent) or inspect.iscoroutinefunction(own):
-        return own
-    if inspect.iscoroutinefunction(call):
-        handler: Handler = own
-        return handler
+    got = f"{variable_name('agent')}: got {reference!r}; "
     name = reference.rpartition(":")[2]
-    raise SettingsError(
-        f"{variable_name('agent')}: got {reference!r}; {name} is neither an Agent nor an async"
-        " function of a call"
-    )
+    pick = None if isinstance(own, type) else picker_of(own)
+    if pick is None and (isinstance(own, type) or not callable(own)):
+        raise SettingsError(f"{got}{name} {NOBODY}")
+    if pick is not None:
+        try:
+            chosen: object = pick(unknown_call(settings.language))
+        except Exception as error:  # noqa: BLE001  a stranger's function may raise anything
+            what = f"{type(error).__name__}: {_first_line(error)}"
+            raise SettingsError(f"{got}{name} picks nobody for an unknown call: {what}") from None
+        if not isinstance(chosen, Agent):
+            raise SettingsError(f"{got}{name} {NOBODY}")
+    who: Agent | AgentPicker | Handler = own
+    return who
 
 
 def _first_line(error: BaseException) -> str:
@@ -185,6 +171,7 @@ def _module(where: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(spec.name, module)  # where types of its own are looked up
     spec.loader.exec_module(module)
     return module
 
@@ -203,7 +190,8 @@ def show(settings: Settings) -> int:
         _say(f"{variable_name(name)} = {shown}")
     from voicecore.providers.table import describe
 
-    providers = describe(settings)
+    own = _agents_settings(settings)
+    providers = describe(own or settings)
     for info in providers:
         key = {None: "needs no key", True: "key is set", False: "key is missing"}[info.key]
         stage = f"{info.stage} fallback" if info.place else info.stage
@@ -214,11 +202,24 @@ def show(settings: Settings) -> int:
             " refused: TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not both set"
         )
     problems = [info.problem for info in providers if info.problem]
-    if settings.agent:
-        who_answers(settings.agent)
-    elif problems := problems or _reach(settings):
+    if own is not None and (problems := problems or _reach(own)):
         raise SettingsError("\n".join(problems))
     return 0
+
+
+def _agents_settings(settings: Settings) -> Settings | None:
+    """Return the settings with what the agent of an unknown call brings itself.
+
+    None: somebody answers who has providers of their own.
+    """
+    from voicecore.server.open_agents import needs_opening, wanted
+
+    who = who_answers(settings) if settings.agent else Agent()
+    pick = picker_of(who)
+    if pick is None:
+        return None
+    agent = pick(unknown_call(settings.language))
+    return settings.model_copy(update=wanted(agent)) if needs_opening(agent) else None
 
 
 def _reach(settings: Settings) -> list[str]:
@@ -262,6 +263,10 @@ def _announce(settings: Settings, seat: WorkerSeat | None, server: Server) -> No
         here = f"http://{_reachable(server.addresses[0][0])}:{server.port}"
         public = settings.public_url or here
         _say(f"voicecore listens on {here}. Twilio's voice webhook: POST {public}/voice-stream.")
+        if settings.carrier_secret is not None:
+            _say(
+                f"Other carriers' webhooks: {public}/voice-stream/NAME?secret=… (docs/carriers.md)."
+            )
         _say(f"Try it: python -m voicecore.phone {here}/voice-stream")
 
 
@@ -272,7 +277,7 @@ def _reachable(host: str) -> str:
 
 
 def _warn_unsigned(settings: Settings) -> None:
-    if settings.twilio_auth_token is None:
+    if settings.twilio_auth_token is None and settings.carrier_secret is None:
         log.warning(
             "TWILIO_AUTH_TOKEN is not set: anybody who can reach this port can call your agent,"
             " and spend what your providers charge"

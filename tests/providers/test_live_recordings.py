@@ -50,7 +50,7 @@ async def test_a_whole_recording_is_understood(
         agent = fake_agent(stt=OneCall(transcription))  # type: ignore[arg-type]
         now, history = trio.current_time(), History()
         answer = await answer_recording(
-            agent, history, CallLog("CA1"), Recording("t1", utterance, now, now)
+            agent, history, CallLog("CA1"), Recording("t1", utterance, now, now), {}
         )
         assert not answer.has_failed
         assert (answer.words, answer.next) == (words, Record())

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from voicecore.call.call import Transfer
 from voicecore.call.recorded import HangUp, Record, RecordedAnswer
+from voicecore.call.transfer import Transfer
 from voicecore.contracts import Message, ToolCall
 from voicecore.server.call_state import OVERTIME_S, CallState, CallStates
 from voicecore.server.flow_steps import after_answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 import pytest
@@ -12,10 +13,11 @@ from trio.testing import MockClock
 
 from voicecore.call.agent import Agent
 from voicecore.call.phrases import STOCK_WORDS
-from voicecore.contracts import Message
+from voicecore.contracts import Delta, Message, ToolCall
 from voicecore.server.flow_calls import PATIENCE_S
-from voicecore.server.recording_flow import BUSY, HOLD_S
+from voicecore.server.recording_flow import HOLD_S
 from voicecore.server.store import MemoryStore
+from voicecore.server.words import BUSY
 from voicecore.testing import FakeLLM, FakeModel, FakeSTT, FakeTTS, fake_agent
 
 WORDS = STOCK_WORDS["en"]
@@ -500,3 +502,96 @@ async def test_a_full_disk_costs_the_history_and_our_voice_and_no_call(
         heard = await caller.says("hello")
         assert (heard.text, heard.verbs) == ("You said hello.", ["Say", "Record", "Redirect"])
         assert (await caller.hangs_up()).verbs == ["Hangup"]
+
+
+def using(tool: ToolCall, words: str = "") -> FakeLLM:
+    """A model that uses a tool once, and says `words` with it; then, what the tool said."""
+
+    class Model(FakeLLM):
+        async def _stream(self, text: str, fault: object) -> AsyncGenerator[Delta, None]:
+            last = self.prompts[-1][-1]
+            if last.role == "tool":
+                yield f"I see: {last.text}"
+            elif any(message.role == "tool" for message in self.prompts[-1]):
+                yield f"You said {last.text}."
+            else:
+                if words:
+                    yield words
+                yield tool
+
+    return Model()
+
+
+async def test_a_call_is_given_away_in_the_flow(autojump_clock: MockClock) -> None:
+    llm = using(ToolCall("1", "transfer_call", '{"to": "sales"}'), "I will connect you.")
+    agent = replace(fake_agent(llm=llm), transfers={"sales": "+15550002222"})
+    async with flow_server(agent) as house:
+        caller = Carrier(house)
+        await caller.calls()
+        heard = await caller.says("sales please")
+        assert (heard.text, heard.verbs) == ("I will connect you.", ["Play", "Dial"])
+        assert heard.root.findtext("Dial/Number") == "+15550002222"
+        await trio.sleep(5)
+        assert not len(house.calls)
+        heard = await caller.visit("/voice-stream/dialled", DialCallStatus="no-answer")
+        assert (heard.text, "Record" in heard.verbs) == (WORDS.no_answer, True)
+        assert (await caller.says("never mind")).text == "You said never mind."
+        await caller.hangs_up()
+    reasons = [fields["reason"] for fields in house.shared.milestones.of("call ended")]
+    assert reasons == ["transfer", "caller"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "attributes"),
+    [
+        ("{}", {"timeout": "5", "finishOnKey": "#"}),
+        ('{"count": 4, "terminator": ""}', {"timeout": "5", "finishOnKey": "", "numDigits": "4"}),
+        ('{"timeout_s": 9.5}', {"timeout": "10", "finishOnKey": "#"}),
+    ],
+)
+async def test_keys_are_collected_by_the_carrier(
+    arguments: str, attributes: dict[str, str], autojump_clock: MockClock
+) -> None:
+    llm = using(ToolCall("call-7", "collect_digits", arguments), "Your number, please.")
+    async with flow_server(fake_agent(llm=llm)) as house:
+        caller = Carrier(house)
+        await caller.calls()
+        heard = await caller.says("my parcel")
+        assert (heard.text, heard.verbs) == ("Your number, please.", ["Gather"])
+        assert heard.root[0].attrib == {
+            "action": f"{BASE}/voice/digits",
+            "method": "POST",
+            "input": "dtmf",
+            "actionOnEmptyResult": "true",
+            **attributes,
+        }
+        heard = await caller.follow(await caller.visit("/voice/digits", Digits="1234"))
+        assert heard.text == "I see: The caller typed 1234."
+        assert "Record" in heard.verbs
+        assert (await caller.says("thanks")).text == "You said thanks."
+    results = [message.text for message in llm.prompts[-1] if message.role == "tool"]
+    assert results == ["The caller typed 1234."]
+
+
+async def test_keys_that_nobody_types_and_keys_that_nobody_asked_for(
+    autojump_clock: MockClock,
+) -> None:
+    llm = using(ToolCall("1", "collect_digits"), "Your number, please.")
+    async with flow_server(fake_agent(llm=llm)) as house:
+        caller = Carrier(house)
+        await caller.calls()
+        await caller.says("my parcel")
+        heard = await caller.follow(await caller.visit("/voice/digits", Digits=""))
+        assert heard.text == "I see: The caller typed nothing."
+        heard = await caller.follow(await caller.visit("/voice/digits", Digits="5<b>\n6"))
+        assert heard.text == "You said (56 typed on the keypad)."
+        heard = await caller.follow(await caller.visit("/voice/digits"))
+        assert heard.text == WORDS.unheard
+
+
+async def test_keys_are_pressed_in_what_is_played(autojump_clock: MockClock) -> None:
+    llm = using(ToolCall("1", "press_digits", '{"digits": "12"}'))
+    async with flow_server(fake_agent(llm=llm)) as house:
+        caller = Carrier(house)
+        await caller.calls()
+        assert (await caller.says("press")).text == "I see: Pressed 12."

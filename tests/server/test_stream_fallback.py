@@ -13,13 +13,14 @@ from trio.testing import MockClock
 from trio_websocket import ConnectionClosed, wrap_client_stream
 
 from voicecore.call.agent import Agent
-from voicecore.call.call import Call, Transfer
+from voicecore.call.call import Call
 from voicecore.call.phrases import STOCK_WORDS
+from voicecore.call.transfer import Transfer
 from voicecore.phone.stream import CallIdentity, CarrierStream
 from voicecore.server.media import MediaStreams
-from voicecore.server.recording_flow import BROKEN
 from voicecore.server.serve import converse_with, serve
 from voicecore.server.store import DirectoryStore
+from voicecore.server.words import BROKEN
 from voicecore.testing import FakeLLM, ScriptedCaller, Transcript, fake_agent
 
 WORDS = STOCK_WORDS["en"]

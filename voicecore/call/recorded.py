@@ -10,6 +10,7 @@ the call does next.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import trio
@@ -19,14 +20,18 @@ from ..contracts import Transcription
 from ..dialogue.history import History
 from ..dialogue.spoken import Pace
 from .agent import Agent
-from .call import EndedBy, Transfer, open_listener
+from .call import EndedBy, open_listener
 from .cascade import CascadeTurn
 from .duplex import SpokenTurn
-from .pipeline import report
-from .reply import FIRST_S
+from .hands import Desk, Gather
+from .live_turns import report
+from .reply import Reply
 from .speech import Alarm, Speech
 from .timeline import CallLog
-from .turn import Conversation
+from .toolbox import CallInfo
+from .transfer import Transfer
+from .turn import Conversation, Turn
+from .writing import FIRST_S
 
 TAPE_BYTES = 10 * FRAME_BYTES
 """What a tape takes at once: it hurries nobody, and nobody waits for its frames."""
@@ -43,6 +48,9 @@ class Recording:
     """When the carrier said that the caller has finished."""
     fetched: float
     """When we had it."""
+    words: str | None = None
+    """What it means, if that is known: nothing was recorded, keys were typed.  Empty: what the
+    history ends with is to be answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,7 @@ class Dial:
     transfer: Transfer
 
 
-Next = Record | HangUp | Dial
+Next = Record | HangUp | Dial | Gather
 """What a call does when an answer has been played."""
 
 
@@ -106,32 +114,58 @@ class Tape:
         speech.confirmed = speech.end
         speech.done.set()
 
+    def heard(self, speech: Speech) -> int:
+        """All of it will be."""
+        return speech.end
+
+    def hold(self) -> None:
+        """Do nothing: nobody is heard while something is played."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
 
 async def answer_recording(
-    agent: Agent, history: History, log: CallLog, recording: Recording
+    agent: Agent,
+    history: History,
+    log: CallLog,
+    recording: Recording,
+    parameters: Mapping[str, str],
 ) -> RecordedAnswer:
     """Let `agent` answer a recording; `history` holds both sides afterwards.
 
-    A provider's failure is an apology in the answer, and no error.
+    `parameters` are the call's.  A provider's failure is an apology in the answer, and no error.
     """
     tape = Tape()
     log.milestone("processing", bytes=len(recording.utterance))
     # Some recognisers take audio little faster than it was spoken, and here it comes all at once.
     words_s = FIRST_S + len(recording.utterance) / SAMPLE_RATE
-    async with open_listener(agent) as listener:
-        talk = Conversation(agent, tape, listener, history, log, words_s=words_s)
+
+    def info() -> CallInfo:
+        return CallInfo(log.call_sid, parameters, history.messages)
+
+    async with open_listener(agent) as listener, trio.open_nursery() as nursery:
+        desk = Desk(info, nursery, history.tool_done)
+        talk = Conversation(agent, tape, listener, history, log, desk, words_s=words_s)
         kind = CascadeTurn if isinstance(listener, Transcription) else SpokenTurn
         turn = kind(talk, recording.name)
         turn.timeline.last_voiced = recording.arrived
         turn.gate.set()
-        # Not fed: it is the recogniser's to take what it was never fed (`contracts`).
-        await turn.answer(recording.utterance)
+        if recording.words is None:
+            # Not fed: it is the recogniser's to take what it was never fed (`contracts`).
+            await turn.answer(recording.utterance)
+        else:
+            await turn.answer_words(recording.words)
     fetch = round(recording.fetched - recording.arrived, 3)
     report(turn, log, fetch=fetch, flow="recording")
-    return RecordedAnswer(
-        turn.words or "",
-        turn.reply.speech.spoken.text,
-        bytes(tape.audio),
-        HangUp("agent") if turn.ends_call_by else Record(),
-        turn.has_failed,
-    )
+    text = turn.reply.speech.spoken.text
+    return RecordedAnswer(turn.words or "", text, bytes(tape.audio), _next(turn), turn.has_failed)
+
+
+def _next(turn: Turn) -> Next:
+    """Return what the call does when the turn was heard: what its tools wanted."""
+    if turn.transfer is not None:
+        return Dial(turn.transfer)
+    if isinstance(turn.reply, Reply) and turn.reply.hands.gather is not None:
+        return turn.reply.hands.gather
+    return HangUp("agent") if turn.ends_call_by else Record()

@@ -16,10 +16,12 @@ from typing import Any, Literal
 import msgspec
 import trio
 
-from ..call.call import Call, Transfer
+from ..call.call import Call
 from ..call.timeline import Observer
+from ..call.transfer import Transfer
 from ..contracts import Message
 from .store import VALUE_BYTES, Store
+from .words import LOST
 
 log = logging.getLogger("voicecore.server")
 
@@ -32,12 +34,6 @@ SAVE_S = 1.0
 _KIND = "call"
 _NEWS = frozenset({"user said", "agent said"})
 """Milestones after which the history is another."""
-
-ENDED_WELL = frozenset({"agent", "caller", "silence", "length", "admin"})
-"""Endings of a stream after which there is nothing left to say."""
-
-LOST = "lost"
-"""How a stream ended whose socket went without the carrier's `stop`."""
 
 
 @dataclass(slots=True)
@@ -52,6 +48,8 @@ class CallState:
     """Who ended the stream, if anybody did (see `call.EndedBy`)."""
     transfer: Transfer | None = None
     """With whom the call goes on."""
+    gather: str = ""
+    """The tool call whose keys the carrier is collecting."""
     turn: str = ""
     """The recording that is being answered, or was last: an answer to another comes too late."""
     turns: int = 0

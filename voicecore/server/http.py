@@ -49,6 +49,11 @@ class Request:
         return self.target.partition("?")[0]
 
     @property
+    def query(self) -> str:
+        """What follows the path's question mark."""
+        return self.target.partition("?")[2]
+
+    @property
     def has_body(self) -> bool:
         """Whether a body follows the head."""
         return self.header("content-length").strip("0, ") != "" or bool(

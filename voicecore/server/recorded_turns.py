@@ -144,10 +144,11 @@ class RecordedTurns:
         """Wait for a turn's document; None: not in that time, or there will be none."""
         document = await self._store.get(_KIND, f"{call_sid} {key}")
         with trio.move_on_after(patience_s):
-            is_last = False
-            while document is None and not is_last:
-                # What is over, or has no sign of life, may have its document in a moment.
-                is_last = self.is_over(call_sid) or not await self.is_alive(call_sid, key)
+            was_gone = is_gone = False
+            while document is None and not (was_gone and is_gone):
+                # Not at the first look: it may have just begun, or be just done.
+                was_gone = is_gone
+                is_gone = self.is_over(call_sid) or not await self.is_alive(call_sid, key)
                 turn = self._turns.get(call_sid)
                 with trio.move_on_after(POLL_S):
                     if turn is not None and turn.key == key:

@@ -24,8 +24,11 @@ import trio
 from ..audio import SAMPLE_RATE
 from ..call.agent import Agent
 from ..call.agents import Agents
-from ..call.call import EndedBy, Transfer
+from ..call.call import EndedBy
+from ..call.hands import Gather
 from ..call.recorded import Dial, HangUp, Record, RecordedAnswer, Recording, answer_recording
+from ..call.tools import typed_text
+from ..call.transfer import Transfer
 from ..dialogue.history import History
 from ..errors import ProviderError
 from ..twilio import twiml
@@ -37,15 +40,16 @@ from .flow_calls import SWEEP_S, FlowCalls, Visit
 from .flow_steps import Step
 from .prompts import Prompts
 from .recorded_turns import TURN_S, RecordedTurns
-
-BUSY = "All our lines are busy. Please call again in a few minutes."
-BROKEN = "We are sorry, something went wrong. Please call again."
+from .words import BROKEN, BUSY
 
 HOLD_S = 4.0
 """How long a webhook waits for its answer; then a filler is played, and we are asked again."""
 
 HOLDS = 20
 """How often: for longer than the longest turn takes."""
+
+GATHER_S = 120.0
+"""How long a caller may type: 32 keys, each as late as may be."""
 
 AGENT_S = 2.0
 """How long it may take to find out who answers a call."""
@@ -58,11 +62,14 @@ Choose = Callable[[CallState, Agent], Step]
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What `<Record>` has brought: nothing, if there is no SID.  `key` names the turn."""
+    """What the caller has said or typed, or that it was nothing.  `key` names the turn."""
 
     key: str
     account_sid: str = ""
     sid: str = ""
+    """The recording's; empty, if there is none."""
+    digits: str | None = None
+    """What was typed, if that was asked for."""
 
 
 class RecordingFlow:
@@ -175,13 +182,18 @@ class RecordingFlow:
     async def _heard(
         self, visit: Visit, state: CallState, agent: Agent, recorded: Recorded, arrived: float
     ) -> RecordedAnswer:
-        """Let the agent hear and answer a recording."""
-        if not recorded.sid:
+        """Let the agent hear and answer a recording, or what was typed."""
+        history, words = History(state.messages), None
+        if recorded.digits is not None:
+            words = _typed(history, state, recorded.digits)
+        if not recorded.sid and words is None:
             return RecordedAnswer()
         self._nursery.start_soon(self._warm_up, agent, name="warm-up")
         log, name = self.calls.log(visit.call_sid, state), f"t{state.webhooks}"
+        utterance = b""
         try:
-            utterance = await self._fetch(recorded.account_sid, recorded.sid)
+            if words is None:
+                utterance = await self._fetch(recorded.account_sid, recorded.sid)
         except ProviderError as error:
             found = {"provider": error.provider, "fault": error.fault, "why": str(error)}
             log.warning("provider failed", turn=name, **found)
@@ -189,9 +201,8 @@ class RecordingFlow:
         seconds = len(utterance) / SAMPLE_RATE
         self._turns.allow(visit.call_sid, seconds)
         await self.calls.save(visit.call_sid, state, TURN_S + seconds)
-        history = History(state.messages)
-        recording = Recording(name, utterance, arrived, trio.current_time())
-        answer = await answer_recording(agent, history, log, recording)
+        recording = Recording(name, utterance, arrived, trio.current_time(), words)
+        answer = await answer_recording(agent, history, log, recording, state.parameters)
         state.messages = history.messages
         return answer
 
@@ -214,6 +225,11 @@ class RecordingFlow:
                 state.flow, state.transfer = "stream", transfer
                 await self.calls.states.save(visit.call_sid, state)
                 return dial(prompt, transfer, visit.base)
+            case Gather(call_id, count, terminator, timeout_s):
+                state.gather = call_id
+                await self.calls.save(visit.call_sid, state, prompt.seconds + GATHER_S)
+                url = f"{visit.base}/voice/digits"
+                return twiml.gather(prompt, url, count, terminator, timeout_s)
             case Record():
                 await self.calls.save(visit.call_sid, state, prompt.seconds + RECORD_S)
                 return twiml.record(prompt, f"{visit.base}/voice/recording")
@@ -246,6 +262,15 @@ class RecordingFlow:
             prompt = await self._prompts.prompt(agent, visit.base, text, b"")
         query = urlencode({"turn": key, "held": held + 1})
         return twiml.redirect(prompt, f"{visit.base}/voice/recording/wait?{query}")
+
+
+def _typed(history: History, state: CallState, digits: str) -> str | None:
+    """Write down what was typed, where somebody waits for it; return what is to be answered."""
+    call_id, state.gather = state.gather, ""
+    if call_id:
+        history.tool_done(call_id, typed_text(digits, is_ended=True))
+        return ""
+    return f"({digits} typed on the keypad)" if digits else None
 
 
 def dial(prompt: Prompt, transfer: Transfer, base: str) -> bytes:

@@ -9,24 +9,28 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from ..twilio import twiml
 from ..twilio.sids import recording_sid
 from ..twilio.signature import Form
-from .call_state import ENDED_WELL
 from .flow_calls import Visit
 from .http import Request, Response
 from .prompts import AUDIO_TYPE, published
 from .recorded_turns import turn_key
-from .recording_flow import BROKEN, BUSY, Recorded, RecordingFlow, dial
+from .recording_flow import Recorded, RecordingFlow, dial
 from .webhooks import XML, call_parameters, our_origin, signed_form
+from .words import BROKEN, BUSY, ENDED_WELL
 
 if TYPE_CHECKING:
     from .routes import House
 
 log = logging.getLogger("voicecore.server")
+
+DIGITS = 32
+"""As many keys as can be asked for."""
 
 IDEMPOTENCY = "i-twilio-idempotency-token"
 DIALLED_WELL = frozenset({"completed", "answered"})
@@ -47,6 +51,16 @@ async def voice_recording(house: House, request: Request, body: bytes) -> Respon
     if isinstance(form, Response):
         return form
     recorded = _recorded(house, request, form)
+    return await _answered(house, request, form, lambda flow, visit: flow.answer(visit, recorded))
+
+
+async def voice_digits(house: House, request: Request, body: bytes) -> Response:
+    """The caller has typed what was asked for, or has not."""
+    form = signed_form(house.admission, request, body)
+    if isinstance(form, Response):
+        return form
+    digits = "".join(key for key in form.first("Digits")[:DIGITS] if key in "0123456789*#")
+    recorded = replace(_recorded(house, request, form), digits=digits)
     return await _answered(house, request, form, lambda flow, visit: flow.answer(visit, recorded))
 
 

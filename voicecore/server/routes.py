@@ -15,21 +15,15 @@ from ..twilio.signature import Form
 from . import recording_routes
 from .admission import Admission
 from .call_state import CallStates
+from .carrier_routes import CARRIER_ROUTES
 from .http import BadRequest, Request, Response
 from .ledger import Ledger
 from .metrics import CONTENT_TYPE, Metrics
 from .recording_flow import RecordingFlow
 from .store import Store
-from .upgrade import websocket_key
+from .upgrade import Upgrade, websocket_key
 from .urls import websocket_url
-from .webhooks import XML, call_parameters, our_origin, signed_form
-
-
-@dataclass(frozen=True, slots=True)
-class Upgrade:
-    """The connection becomes a media stream; `key` is the peer's Sec-WebSocket-Key."""
-
-    key: str
+from .webhooks import XML, our_origin, signed_form
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +44,15 @@ class House:
     flow: RecordingFlow | None = None
     """Where calls go on without a stream, if there are agents."""
 
+    def stream_parameters(self, call_sid: str, caller: str, called: str) -> dict[str, str]:
+        """Return what a stream is given on its way, and brings back in its `start`."""
+        return {
+            "token": self.admission.token(call_sid),
+            "From": caller,
+            "To": called,
+            "language": self.settings.language,
+        }
+
 
 Answer = Response | Upgrade
 Route = Callable[[House, Request, bytes], Awaitable[Answer]]
@@ -66,8 +69,7 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
     if house.admission.draining or house.admission.full:
         return await recording_routes.instead_of_stream(house, request, form)
     base = our_origin(request, house.settings)
-    token = {"token": house.admission.token(call_sid)}
-    parameters = token | call_parameters(form, house.settings)
+    parameters = house.stream_parameters(call_sid, form.first("From"), form.first("To"))
     house.warm_up()
     media, ended = websocket_url(base, "/media-stream"), f"{base}/voice-stream/ended"
     return Response(200, twiml.stream(media, ended, parameters), XML)
@@ -106,9 +108,14 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/voice-stream/dialled": {"POST": recording_routes.stream_dialled},
     "/voice": {"POST": recording_routes.voice},
     "/voice/recording": {"POST": recording_routes.voice_recording},
+    "/voice/digits": {"POST": recording_routes.voice_digits},
     "/voice/recording/wait": {"POST": recording_routes.voice_wait},
     "/voice/audio/": {"GET": recording_routes.voice_audio},
     "/media-stream": {"GET": media_stream},
+    "/voice-stream/twilio": {"POST": voice_stream},
+    "/voice-stream/twilio/ended": {"POST": recording_routes.stream_ended},
+    "/media-stream/twilio": {"GET": media_stream},
+    **CARRIER_ROUTES,
     "/healthz": {"GET": healthz},
     "/readyz": {"GET": readyz},
     "/metrics": {"GET": metrics},

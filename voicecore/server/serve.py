@@ -15,19 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
 import trio
 
 from ..call.agent import Agent
-from ..call.agents import AgentPicker, Agents, agents_of
+from ..call.agents import AgentPicker, Agents, picker_of
 from ..call.call import Call, open_call
 from ..call.line import CLOSE_S
 from ..call.timeline import Observer
 from ..contracts import Line
 from ..settings import Settings
+from ..wire.dialects import Dialect
 from .admission import Admission, Admit
 from .boundary import contain
 from .call_state import CallStates, StreamKeeper, ended_by
@@ -38,12 +39,14 @@ from .limits import RECORDED_CALLS, RECORDED_CALLS_A_PLACE, RESERVED_FILES
 from .listening import file_limit, listen
 from .media import Converse, Ending, MediaStreams
 from .metrics import Metrics, Totals
+from .open_agents import open_agents
 from .peer import linger
 from .recorded_turns import RecordedTurns
 from .recording_flow import RecordingFlow
 from .recording_source import RecordingSource
-from .routes import House, Upgrade, find_route
+from .routes import House, find_route
 from .store import store_for
+from .upgrade import Upgrade
 from .workers import WorkerSeat
 
 Handler = Callable[[Call], Awaitable[None]]
@@ -141,7 +144,7 @@ class Server:
         http = HttpConnection(transport)
         upgrade = await self._answer_requests(http)
         if upgrade is not None:
-            await self._streams.run(transport, upgrade.key, http.unread)
+            await self._streams.run(transport, upgrade, http.unread)
         else:
             await linger(transport)
 
@@ -174,7 +177,7 @@ class Server:
 
 
 async def serve(
-    who: Handler | Agent | AgentPicker | Agents,
+    who: Handler | Agent | AgentPicker,
     settings: Settings,
     *,
     seat: WorkerSeat | None = None,
@@ -187,24 +190,35 @@ async def serve(
     `who` answers them: an agent; a plain function from a call's parameters to an agent; or an async
     function that gets each call once it has started, whose call ends when it returns.  Such a
     function answers streams only: there is no recording flow to fall back to.  An exception in a
-    call ends that call (1011) and no other.  `warm_up` runs at the webhook, a moment before its
-    call.  `totals` is asked for what the metrics should follow (`meters.TOTALS`).  A worker that
-    shares the port with others has a `seat`.
+    call ends that call (1011) and no other.  A worker that shares the port has a `seat`.
+
+    For a function that takes calls, `warm_up` runs at the webhook, a moment before its call, and
+    `totals` is asked for what the metrics should follow (`meters.TOTALS`); agents have their own.
 
     Raises:
-        CannotListen: the port is taken, or the host is not ours.
+        CannotListen: the port is taken, or the host is not ours.  Where agents are open, this and
+            `SettingsError` come in an exception group.
     """
-    agents = agents_of(who)
-    handler: Handler = who if agents is None else conversing(agents)  # type: ignore[assignment]
-    states = call_states(settings, seat)
-    outfit = Outfit(warm_up, Metrics(totals), agents, states)
-    await serve_lines(
-        converse_with(handler, outfit.metrics.observe, states),
-        settings,
-        seat=seat,
-        outfit=outfit,
-        task_status=task_status,
-    )
+    pick = picker_of(who)
+    if pick is None:
+        handler: Handler = who  # type: ignore[assignment]
+        await _serve(handler, settings, seat, Outfit(warm_up, Metrics(totals)), task_status)
+        return
+    async with open_agents(pick, settings) as agents:
+        outfit = Outfit(agents.warm_up, Metrics(agents.totals), agents)
+        await _serve(conversing(agents), settings, seat, outfit, task_status)
+
+
+async def _serve(
+    handler: Handler,
+    settings: Settings,
+    seat: WorkerSeat | None,
+    outfit: Outfit,
+    task_status: trio.TaskStatus[Server],
+) -> None:
+    outfit = replace(outfit, states=call_states(settings, seat))
+    converse = converse_with(handler, outfit.metrics.observe, outfit.states)
+    await serve_lines(converse, settings, seat=seat, outfit=outfit, task_status=task_status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,9 +311,10 @@ def converse_with(
     What is said is kept in `states` as it is said: the call may have to go on without its stream.
     """
 
-    async def converse(line: Line, admit: Admit) -> Ending:
+    async def converse(line: Line, admit: Admit, dialect: Dialect) -> Ending:
         keeper = StreamKeeper(states, observe)
-        async with open_call(line, admit, keeper.observe) as call, keeper.keeping(call):
+        opened = open_call(line, admit, keeper.observe, dialect)
+        async with opened as call, keeper.keeping(call):
             await handler(call)
             # A handler that returns has nothing more to say: the agent ended the call.
             call.hang_up("agent")

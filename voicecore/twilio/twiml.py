@@ -6,11 +6,12 @@ Caller id names are free text that a stranger chose.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from twilio.twiml.voice_response import VoiceResponse
+from twilio.twiml.voice_response import Gather, VoiceResponse
 
 PARAMETER_CHARS = 499
 """A <Parameter>'s name and value together: fewer than 500 characters (Twilio's <Stream> page)."""
@@ -74,6 +75,23 @@ def record(prompt: Prompt, url: str) -> bytes:
     return _document(response)
 
 
+def gather(prompt: Prompt, url: str, count: int | None, terminator: str, timeout_s: float) -> bytes:
+    """Let the caller type, also while the prompt is played; what was typed, or nothing, is told
+    `url`."""
+    response = VoiceResponse()
+    collected = response.gather(
+        input="dtmf",
+        action=xml_text(url),
+        method="POST",
+        timeout=math.ceil(timeout_s),
+        finish_on_key=terminator,
+        action_on_empty_result=True,
+        **({} if count is None else {"num_digits": count}),
+    )
+    _begin(collected, prompt)
+    return _document(response)
+
+
 def redirect(prompt: Prompt, url: str) -> bytes:
     """Ask `url` how to go on, once the prompt was heard."""
     response = _beginning_with(prompt)
@@ -106,13 +124,17 @@ def xml_text(text: str) -> str:
 
 def _beginning_with(prompt: Prompt) -> VoiceResponse:
     response = VoiceResponse()
+    _begin(response, prompt)
+    return response
+
+
+def _begin(verb: VoiceResponse | Gather, prompt: Prompt) -> None:
     if prompt.url:
-        response.play(xml_text(prompt.url))
+        verb.play(xml_text(prompt.url))
     elif prompt.words:
         known = _LANGUAGE_AND_REGION.fullmatch(prompt.language)
         given = {"language": prompt.language} if known else {}
-        response.say(xml_text(prompt.words), **given)
-    return response
+        verb.say(xml_text(prompt.words), **given)
 
 
 def _document(response: VoiceResponse) -> bytes:
