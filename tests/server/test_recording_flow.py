@@ -595,3 +595,18 @@ async def test_keys_are_pressed_in_what_is_played(autojump_clock: MockClock) -> 
         caller = Carrier(house)
         await caller.calls()
         assert (await caller.says("press")).text == "I see: Pressed 12."
+
+
+async def test_when_nothing_works_others_take_the_call_once(autojump_clock: MockClock) -> None:
+    agent = replace(fake_agent(), transfers={"desk": "+15550002222"})
+    async with flow_server(agent, RecordingStore(missing=99)) as house:
+        caller = Carrier(house)
+        await caller.calls()
+        for _ in range(3):
+            heard = await caller.says("hello")
+        assert heard.text.endswith(WORDS.connecting)
+        assert heard.verbs == ["Play", "Dial"]
+        await caller.visit("/voice-stream/dialled", DialCallStatus="busy")
+        heard = await caller.says("hello")
+        assert heard.text.endswith(WORDS.give_up)
+        assert heard.verbs == ["Play", "Hangup"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..call.agent import Agent
 from ..call.phrases import StockWords
-from ..call.recorded import HangUp, Next, Record, RecordedAnswer
+from ..call.recorded import Dial, HangUp, Next, Record, RecordedAnswer
 from .call_state import CallState
 
 WEBHOOKS = 1000
@@ -60,7 +60,7 @@ def after_answer(state: CallState, agent: Agent, answer: RecordedAnswer) -> Step
     if answer.has_failed:
         state.failures += 1
         if state.failures >= limits.failed_turns:
-            return Step(words.give_up, HangUp("agent"))
+            return _giving_up(state, agent)
         return Step(answer.text or words.apology, RECORD, answer.audio)
     state.failures = 0
     if not answer.audio:
@@ -70,6 +70,14 @@ def after_answer(state: CallState, agent: Agent, answer: RecordedAnswer) -> Step
     state.silences = 0
     state.turns += 1
     return Step(answer.text, answer.next, answer.audio)
+
+
+def _giving_up(state: CallState, agent: Agent) -> Step:
+    """Nothing works any more: others take the call, unless it comes from there; else it is over."""
+    last = agent.giving_up
+    if last.transfer is not None and state.transfer is None:
+        return Step(last.text, Dial(last.transfer))
+    return Step(_words(agent).give_up, HangUp("agent"))
 
 
 def at_limit(state: CallState, agent: Agent, now: float) -> Step | None:

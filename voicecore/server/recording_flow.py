@@ -1,8 +1,8 @@
 """The recording flow: a conversation by `<Record>` and `<Play>`, from webhook to webhook.
 
 Slower than a stream by seconds, and made of nothing but requests: it answers when every place for a
-stream is taken, when a stream breaks, and where streams are not wanted.  The agent, its history and
-the rules of a conversation are the same.
+stream is taken, when a stream breaks, and where streams are not wanted.  The agent, its tools, the
+history and the rules of a conversation are the same.
 
 Rules that hold here:
 
