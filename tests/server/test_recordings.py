@@ -178,7 +178,7 @@ async def test_eight_seconds_is_how_long_a_file_may_take(autojump_clock: MockClo
 
     async with open_recordings("http://x", "", httpx.MockTransport(serve)) as recordings:
         assert await fault_of(recordings) == "timeout"
-    assert asked == pytest.approx([0, 0.2, 0.5, 1, 2, 4, 8])
+    assert asked == pytest.approx([0, 0.2, 0.5, 1, 1.5, 2, 3, 4, 5, 6.5, 8])
 
 
 async def cut(stream: trio.abc.Stream) -> None:

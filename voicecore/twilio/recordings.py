@@ -39,8 +39,9 @@ ATTEMPT_S = 5.0
 FETCH_S = 9.0
 """All attempts together."""
 
-PAUSES_S = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0)
-"""Before each further attempt while there is no file yet: eight seconds in all."""
+PAUSES_S = (0.2, 0.3, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0, 1.5, 1.5)
+"""Before each further attempt while there is no file yet: eight seconds in all.  Each is a silence
+that the caller hears, so they grow slowly."""
 
 LEAST_RATE, MOST_RATE, MOST_CHANNELS = 4000, 96000, 8
 
