@@ -26,6 +26,7 @@ from .agent import Agent
 from .hearing import Hearing
 from .pipeline import Pipeline
 from .playback import PlaybackStatistics, Player
+from .tape import Tap
 from .timeline import CallLog, Observer
 from .tools import END_CALL
 from .turn import Conversation
@@ -54,6 +55,8 @@ class Call:
         self.close_code = 1000
         """The WebSocket code with which the line should be closed."""
         self.history = History()
+        self.tap: Tap | None = None
+        """Is told what both sides sound like: to be set before `converse`."""
         self.dropped_frames = self.inbound_gaps = 0
         self._line = line
         self._stream = dialect.machine()
@@ -95,7 +98,8 @@ class Call:
 
     async def converse(self, agent: Agent) -> None:
         """Let `agent` talk with the caller until one of them, or time, ends the call."""
-        self._player = player = Player(self._say, agent.limits.lead_s, self._abilities)
+        lead_s = agent.limits.lead_s
+        self._player = player = Player(self._say, lead_s, self._abilities, self.tap)
         async with _listener(agent) as listener:
             talk = Conversation(agent, player, listener, self.history, self.log, self._note_words)
             self._pipeline = pipeline = Pipeline(talk, self.hang_up)
@@ -163,6 +167,8 @@ class Call:
     def _take(self, message: str | bytes) -> None:
         event = self._stream.receive(message)
         if type(event) is Media:  # forty-nine of fifty: before the slower match
+            if self.tap is not None:
+                self.tap.received(event.audio, event.at_ms)
             self._hear(self._framer.feed(event.audio))
             return
         match event:

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import trio
 
+from ..audio import SAMPLE_RATE
 from ..contracts import Dialogue, Message, Transcription
 from ..dialogue.history import History
 from ..errors import ProviderError, leaves
@@ -243,6 +244,14 @@ class Turn(ABC):
             heard = speech.spoken.heard(speech.confirmed) if cut else speech.spoken.text
             is_whole = self.reply.is_complete and heard == speech.spoken.text
             self._talk.history.agent_said(self.name, heard, interrupted=cut and not is_whole)
+            if heard:
+                self._talk.log.milestone(
+                    "agent said",
+                    turn=self.name,
+                    text=heard,
+                    interrupted=cut and not is_whole,
+                    heard_s=round((speech.confirmed if cut else speech.end) / SAMPLE_RATE, 2),
+                )
         self.timeline.first_sent = speech.first_sent_at
         return heard
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import trio
 
+from ..audio.stereo import StereoRecording
 from ..errors import LineClosed, RemoteProtocolError
 from .caller import Caller, Conditions, Ear
 from .link import open_link
-from .recording import StereoRecording
 from .script import Voice
 from .signing import SIGNATURE_HEADER, upgrade_signature
 from .stream import CallIdentity
