@@ -39,6 +39,7 @@ from rich.text import Text
 from voicecore.call.agent import Agent, agent_from
 from voicecore.call.call import Call
 from voicecore.errors import CannotListen, SettingsError, leaves
+from voicecore.records.records import check_directory
 from voicecore.server.lifecycle import run_until_signalled
 from voicecore.server.log import configure
 from voicecore.server.metrics import Totals
@@ -207,6 +208,7 @@ def show(settings: Settings) -> int:
         _say(f"{variable_name(name)} = {shown}")
     from voicecore.providers.table import describe
 
+    check_directory(settings)
     providers = describe(settings)
     for info in providers:
         key = {None: "needs no key", True: "key is set", False: "key is missing"}[info.key]

@@ -80,7 +80,7 @@ class StereoRecording:
         if len(self._pending) >= FLUSH_FRAMES * len(stereo):
             self._flush()
 
-    def lay(self, side: Side, at: int, audio: bytes) -> None:
+    def lay(self, side: Side, at: int, audio: bytes | bytearray) -> None:
         """Lay mu-law onto one side from sample `at` on, over what is there; the other stays."""
         if at < 0:
             at, audio = 0, audio[-at:]
@@ -163,8 +163,8 @@ class StereoRecording:
         self._file.seek(0, 2)
 
 
-def _weave(stereo: bytearray, side: Side, audio: bytes) -> None:
+def _weave(stereo: bytearray, side: Side, audio: bytes | bytearray) -> None:
     """Put mu-law onto one side of as many samples."""
-    pcm = mulaw.decode(audio)
+    pcm = mulaw.decode(bytes(audio))
     stereo[2 * side :: 4] = pcm[::2]
     stereo[2 * side + 1 :: 4] = pcm[1::2]

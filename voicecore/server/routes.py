@@ -9,6 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from ..records.database import Status
+from ..records.records import Records
 from ..settings import Settings
 from ..twilio import twiml
 from ..twilio.signature import Form, parse_form
@@ -17,6 +19,7 @@ from .http import BadRequest, Request, Response
 from .ledger import Ledger
 from .limits import FORM_FIELDS
 from .metrics import CONTENT_TYPE, Metrics
+from .status import call_status, log_fields, stream_status
 from .upgrade import check_host, websocket_key
 from .urls import public_base, websocket_url
 
@@ -45,6 +48,8 @@ class House:
     metrics: Metrics = field(default_factory=Metrics)
     warm_up: Callable[[], None] = lambda: None
     """Called when a call will begin in a moment."""
+    records: Records | None = None
+    """None: calls are not recorded."""
 
 
 Answer = Response | Upgrade
@@ -73,7 +78,8 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
     }
     house.warm_up()
     media, ended = websocket_url(base, "/media-stream"), f"{base}/voice-stream/ended"
-    return Response(200, twiml.stream(media, ended, parameters), XML)
+    document = twiml.stream(media, ended, parameters, status_url=f"{base}/status/stream")
+    return Response(200, document, XML)
 
 
 async def stream_ended(house: House, request: Request, body: bytes) -> Answer:
@@ -83,6 +89,31 @@ async def stream_ended(house: House, request: Request, body: bytes) -> Answer:
         return form
     wanted = house.ledger.ending(form.first("CallSid")) in ENDED_WELL
     return Response(200, twiml.hang_up("" if wanted else BROKEN), XML)
+
+
+async def status_call(house: House, request: Request, body: bytes) -> Answer:
+    """The carrier tells how a call goes."""
+    return await _note_status(house, request, body, call_status)
+
+
+async def status_stream(house: House, request: Request, body: bytes) -> Answer:
+    """The carrier tells how a stream goes: nobody else knows why a handshake failed."""
+    return await _note_status(house, request, body, stream_status)
+
+
+async def _note_status(
+    house: House, request: Request, body: bytes, read: Callable[[Form], Status]
+) -> Answer:
+    form = _signed_form(house, request, body)
+    if isinstance(form, Response):
+        return form
+    status = read(form)
+    if not status.sid:
+        return Response(400, b"no CallSid\n")
+    log.info("%s status", status.kind, extra={"call": status.sid, "fields": log_fields(status)})
+    if house.records is not None:
+        await house.records.note_status(status)
+    return Response(204)
 
 
 async def media_stream(house: House, request: Request, body: bytes) -> Answer:
@@ -118,6 +149,8 @@ ENDED_WELL = frozenset({"agent", "caller", "silence", "length"})
 ROUTES: dict[str, dict[str, Route]] = {
     "/voice-stream": {"POST": voice_stream},
     "/voice-stream/ended": {"POST": stream_ended},
+    "/status/call": {"POST": status_call},
+    "/status/stream": {"POST": status_stream},
     "/media-stream": {"GET": media_stream},
     "/healthz": {"GET": healthz},
     "/readyz": {"GET": readyz},

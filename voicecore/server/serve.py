@@ -13,8 +13,8 @@ Rules that hold here:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 
@@ -24,7 +24,10 @@ from ..call.call import Call, open_call
 from ..call.line import CLOSE_S
 from ..call.timeline import Observer
 from ..contracts import Line
+from ..records.call_record import CallRecord
+from ..records.records import Records, open_records
 from ..settings import Settings
+from ..wire.events import Started
 from .admission import Admission, Admit
 from .boundary import contain
 from .http import BadRequest, HttpConnection
@@ -33,6 +36,7 @@ from .limits import RESERVED_FILES
 from .listening import file_limit, listen
 from .media import Converse, Ending, MediaStreams
 from .metrics import Metrics, Totals
+from .observers import Observers
 from .peer import linger
 from .routes import House, Upgrade, find_route
 from .workers import WorkerSeat
@@ -173,20 +177,22 @@ async def serve(
     `handler` gets each call once it has started, and the call ends when it returns.  An exception
     in it ends its own call (1011) and no other.  `warm_up` runs at the webhook, a moment before its
     call.  `totals` is asked for what the metrics should follow (`meters.TOTALS`).  A worker that
-    shares the port with others has a `seat`.
+    shares the port with others has a `seat`.  With VOICECORE_RECORD_DIR calls are recorded.
 
     Raises:
-        CannotListen: the port is taken, or the host is not ours.
+        SettingsError: calls cannot be recorded there.
+        CannotListen: the port is taken, or the host is not ours; in a group, if calls are recorded.
     """
     metrics = Metrics(totals)
-    await serve_lines(
-        converse_with(handler, metrics.observe),
-        settings,
-        seat=seat,
-        warm_up=warm_up,
-        metrics=metrics,
-        task_status=task_status,
-    )
+    async with open_records(settings) as records:
+        await serve_lines(
+            converse_with(handler, metrics.observe, records),
+            settings,
+            seat=seat,
+            warm_up=warm_up,
+            observers=Observers(metrics, records),
+            task_status=task_status,
+        )
 
 
 async def serve_lines(
@@ -195,38 +201,80 @@ async def serve_lines(
     *,
     seat: WorkerSeat | None = None,
     warm_up: WarmUp | None = None,
-    metrics: Metrics | None = None,
+    observers: Observers | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Do what `serve` does, with something that takes the bare line."""
     listeners = await listen(settings.host, settings.port, share=seat is not None)
     ledger = Ledger() if seat is None else seat.ledger()
-    metrics = metrics or Metrics()
+    observers = observers or Observers(Metrics())
     # trio's clock starts anywhere; tokens must mean the same to all workers.
     since_epoch = datetime.now(tz=UTC).timestamp() - trio.current_time()
     admission = Admission(settings, ledger, lambda: trio.current_time() + since_epoch)
     streams = MediaStreams(converse, admission, ledger)
     addresses = [listener.socket.getsockname()[:2] for listener in listeners]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(metrics.run, name="metrics")
-        house = House(settings, admission, ledger, metrics, WarmUps(warm_up, nursery).start)
+        nursery.start_soon(observers.metrics.run, name="metrics")
+        warm_ups = WarmUps(warm_up, nursery)
+        metrics, records = observers.metrics, observers.records
+        house = House(settings, admission, ledger, metrics, warm_ups.start, records)
         server = Server(house, streams, addresses)
         task_status.started(server)
         await server.run(listeners)
         nursery.cancel_scope.cancel()
 
 
-def converse_with(handler: Handler, observe: Observer | None = None) -> Converse:
+def converse_with(
+    handler: Handler, observe: Observer | None = None, records: Records | None = None
+) -> Converse:
     """Return what `serve_lines` takes: open a call on each line, and let `handler` talk."""
 
     async def converse(line: Line, admit: Admit) -> Ending:
-        async with open_call(line, admit, observe) as call:
-            await handler(call)
-            # A handler that returns has nothing more to say: the agent ended the call.
-            call.hang_up("agent")
+        async with _recorded(records, admit, observe) as recorded:
+            async with open_call(line, recorded.admit, recorded.observe) as call:
+                call.tap = recorded.record
+                await handler(call)
+                # A handler that returns has nothing more to say: the agent ended the call.
+                call.hang_up("agent")
         return Ending(call.sid, call.ended_by or "agent", call.close_code)
 
     return converse
+
+
+class _Recorded:
+    """Begins a call's record when the call is admitted, and tells it what the call tells."""
+
+    def __init__(self, records: Records | None, admit: Admit, observe: Observer | None) -> None:
+        self.record: CallRecord | None = None
+        self._records = records
+        self._admit = admit
+        self._observe = observe
+
+    def admit(self, started: Started) -> None:
+        """Let a stream become a call, or raise `CallRefused`."""
+        self._admit(started)
+        if self._records is not None:
+            self.record = self._records.begin(started.call_sid, parameters=started.parameters)
+
+    def observe(self, call_sid: str, event: str, at: float, fields: Mapping[str, object]) -> None:
+        """Take a milestone."""
+        if self._observe is not None:
+            self._observe(call_sid, event, at, fields)
+        if self.record is not None:
+            self.record.observe(call_sid, event, at, fields)
+
+
+@asynccontextmanager
+async def _recorded(
+    records: Records | None, admit: Admit, observe: Observer | None
+) -> AsyncIterator[_Recorded]:
+    """Record a call; on leaving, however it ended, its record is on disk."""
+    recorded = _Recorded(records, admit, observe)
+    try:
+        yield recorded
+    finally:
+        if recorded.record is not None:
+            await recorded.record.close()
 
 
 async def _turn_away(transport: trio.abc.Stream) -> None:
