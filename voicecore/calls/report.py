@@ -28,7 +28,10 @@ WIDTH = 120
 
 def calls(rows: Rows) -> None:
     """Print calls as a table, a line each."""
-    table = Table("began", "call", "from", "to", "flow", "s", "turns", "barge-ins", "ended by")
+    table = Table("began", "call")
+    table.columns[1].no_wrap, table.columns[1].min_width = True, 34  # what `show` is to be given
+    for heading in ("from", "to", "flow", "s", "turns", "cut", "ended by"):
+        table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(
             *map(

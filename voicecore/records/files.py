@@ -91,13 +91,14 @@ class CallFiles:
         self._offset = round(min(max(0.0, offset_s), LONGEST_S) * SAMPLE_RATE)
         self._with_audio = with_audio
         self._recording: StereoRecording | None = None
+        self._least_length = 0
         self._has_failed = False
 
     def __repr__(self) -> str:
         return f"<CallFiles {self.directory.name}>"
 
-    def write_sounds(self, sounds: Iterable[Sound], until: int, over: bool) -> None:
-        """Bring the recording up to sample `until` of this segment; there it ends, if it is over.
+    def write_sounds(self, sounds: Iterable[Sound], until: int, ends: bool) -> None:
+        """Bring the recording up to sample `until` of this segment; if it `ends` there, no further.
 
         Raises:
             OSError: it cannot be written; told once, and nothing is written from then on.
@@ -112,8 +113,9 @@ class CallFiles:
                     recording.lay(sound.side, at, sound.audio)
                 else:
                     recording.erase(sound.side, at, sound.until + self._offset)
-            if over or until + self._offset > recording.samples:
-                recording.set_length(min(until, LONGEST_S * SAMPLE_RATE) + self._offset)
+            length = min(until, LONGEST_S * SAMPLE_RATE) + self._offset
+            if ends or length > recording.samples:
+                recording.set_length(max(length, self._least_length))
             if recording.error is not None:
                 raise OSError(recording.error)
         except OSError:
@@ -124,6 +126,7 @@ class CallFiles:
         if self._recording is None:
             path = self.directory / AUDIO
             self._recording = StereoRecording(path, resume=True, mode=0o600)
+            self._least_length = self._recording.samples  # what was before is not ours to cut
         return self._recording
 
     def append_lines(self, lines: Iterable[Mapping[str, Any]]) -> None:

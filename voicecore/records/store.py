@@ -153,7 +153,9 @@ class Store:
                 attempt(self._begin, pages)
             if pages.files is not None:
                 until = round(batch.until * SAMPLE_RATE)
-                attempt(pages.files.write_sounds, batch.sounds, until, batch.over)
+                # Of a stream nothing is heard behind its end; a webhook's answer is still to come.
+                ends = batch.over and pages.facts.flow == "stream"
+                attempt(pages.files.write_sounds, batch.sounds, until, ends)
             attempt(self._tell, pages, batch.milestones)
         attempt(self._write_rows, [*self._again, *batches])
         for status in statuses:
