@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from voicecore.audio import wav
 from voicecore.call.agent import Agent
 from voicecore.call.call import Call
 from voicecore.errors import LineClosed
-from voicecore.records.query import Which, open_log
+from voicecore.records import dates
+from voicecore.records.database import TURN_COLUMNS, Database
+from voicecore.records.query import STAGES, Which, open_log
 from voicecore.records.records import Records, open_records
 from voicecore.server.serve import converse_with
 from voicecore.settings import Settings
@@ -152,3 +155,25 @@ def timeline(directory: Path) -> dict[str, Any]:
 def rows(directory: Path, sid: str = SID) -> list[dict[str, Any]]:
     with open_log(directory) as log:
         return [row for row in log.calls(Which()) if row["sid"] == sid]
+
+
+def add_calls(directory: Path, count: int, **given: Any) -> None:
+    """Put calls into the log, an hour apart, the oldest first, with two turns each."""
+    with closing(Database(directory)) as database, database.transaction():
+        for n in range(count):
+            began = dates.now() - timedelta(hours=count - n)
+            call = {
+                "sid": f"CA{n:032d}", "directory": f"{began:%Y%m%dT%H%M%SZ}-CA{n:032d}",
+                "carrier": "twilio", "flow": "recording" if n % 4 == 0 else "stream",
+                "from_number": f"+1555{n:07d}", "to_number": "+15550002222",
+                "began": dates.iso(began), "ended": dates.iso(began + timedelta(seconds=60)),
+                "ended_by": "agent" if n % 10 == 0 else "caller", "seconds": 60.0, "turns": 2,
+                "touched": began.timestamp(), **given,
+            }  # fmt: skip
+            row = database.insert(call)
+            database.write_turns(
+                dict.fromkeys(TURN_COLUMNS)
+                | {"call": row, "segment": 1, "turn": turn, "at": 1.0, "flow": call["flow"]}
+                | dict.fromkeys(STAGES, (n * 2 + number + 1) / 1000)
+                for number, turn in enumerate(("t1", "t2"))
+            )

@@ -20,6 +20,8 @@ import math
 from ..audio import SAMPLE_RATE
 
 SETTLE_S = 0.5
+HELD_BYTES = 16 * SAMPLE_RATE
+"""What is held meanwhile, at most; a stranger may send more than he can have said."""
 
 GAP_S = 0.6
 """Longer than networks stall: `call.hearing` draws the line there, too."""
@@ -37,9 +39,9 @@ BACKWARDS = SAMPLE_RATE // 5
 """How far a timestamp may lie in what was heard already; beyond it is another clock's."""
 
 AHEAD_S = 2.0
-"""How much longer than our own wait a hole may be: the sound before it was late itself."""
+"""How much longer than on our clock all may have lasted: what came first was late itself."""
 
-WATCH_S = 10.0
+WATCH_S = 8.0
 """How long the least delay is watched before the anchor follows it."""
 
 STEP = SAMPLE_RATE // 100
@@ -64,7 +66,8 @@ class CallerClock:
         self._anchor = math.inf
         """Our clock, in samples, at the media's sample 0."""
         self._held: list[Placed] = []
-        self._held_since = self._arrived = -math.inf
+        self._held_bytes = 0
+        self._began = self._held_since = self._arrived = -math.inf
         self._least_delay, self._watched_since = math.inf, -math.inf
 
     def __repr__(self) -> str:
@@ -75,16 +78,20 @@ class CallerClock:
         waited = now - self._arrived
         placed: list[Placed] = []
         is_first = math.isinf(self._anchor)
-        start = self._end + self._hole(at_ms, waited)
+        if is_first:
+            self._began = now
+        start = self._end + self._hole(at_ms, now - self._began)
         if is_first or (waited > GAP_S and self._zero_ms is None):
             placed = self.settle()
             self._anchor = self._least_delay = math.inf
             self._held_since = self._watched_since = now
+            self._held_bytes = 0
         self._end = start + len(audio)
         self._arrived = now
         self._follow(now)
-        if now < self._held_since + SETTLE_S:
+        if now < self._held_since + SETTLE_S and self._held_bytes < HELD_BYTES:
             self._held.append((start, audio))
+            self._held_bytes += len(audio)
             return placed
         placed += self.settle()
         placed.append((round(self._anchor) + MIDDLE + start, audio))
@@ -99,7 +106,7 @@ class CallerClock:
         """Return what was held for long enough at `now`."""
         return [] if now < self._held_since + SETTLE_S else self.settle()
 
-    def _hole(self, at_ms: int | None, waited: float) -> int:
+    def _hole(self, at_ms: int | None, lasted: float) -> int:
         """Return how many samples are missing before a timestamp, as far as it is believable."""
         if at_ms is None or not self._trusts:
             return 0
@@ -112,7 +119,7 @@ class CallerClock:
         if -BACKWARDS <= hole < 0:
             self._zero_ms += hole * 1000 / SAMPLE_RATE  # the count is right, the stamps are slow
             return 0
-        if hole < 0 or hole > (waited + AHEAD_S) * SAMPLE_RATE:
+        if hole < 0 or self._end + hole > (lasted + AHEAD_S) * SAMPLE_RATE:
             self._trusts, self._zero_ms = False, None
             return 0
         return hole
