@@ -6,7 +6,7 @@
         ...                                                 # record.observe: the call's milestones
         await record.close()
 
-A disk that fails or is slow costs records, and one warning until it works again.
+A disk that fails or is slow costs records, and one warning for as long as that goes on.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ LEAVE_S = 5.0
 STATUS_S = 3.0
 """How long a status callback waits for the disk before it is answered."""
 
+QUIET_S = 60.0
+"""A failure so long after the last one is news."""
+
 WAITING_STATUSES = 256
 
 NAME_CHARS = 256
@@ -79,7 +82,7 @@ class Records:
         self._statuses: list[tuple[Status, trio.Event]] = []
         self._wanted = trio.Event()
         self._life = trio.CancelScope(shield=True)
-        self._failed: str | None = None
+        self._failed_at = -math.inf
 
     def __repr__(self) -> str:
         return f"<Records {len(self._records)} calls, {self._store!r}>"
@@ -177,15 +180,13 @@ class Records:
         if patience.cancelled_caught:
             self._fail(f"the disk gave no answer in {WORK_S:.0f} s")
             return None
-        if done == []:  # a write without failures
-            self._failed = None
         return done
 
     def _fail(self, why: str) -> None:
-        """Something was not recorded: say so once, until it works again."""
-        if self._failed is None:
+        """Something was not recorded: say so, once for as long as it goes on."""
+        if trio.current_time() > self._failed_at + QUIET_S:
             log.warning("calls are not recorded: %s", why)
-        self._failed = why
+        self._failed_at = trio.current_time()
 
 
 @asynccontextmanager

@@ -168,9 +168,19 @@ class Store:
     def _begin(self, pages: CallPages) -> None:
         """Make a call's row and its directory, or find those that it has."""
         facts = pages.facts
-        with self._database.transaction():
-            before = self._database.to_continue(facts.sid, facts.flow)
-            row = self._insert(facts) if before is None else self._continue(facts, before)
+        made = ""
+        try:
+            with self._database.transaction():
+                before = self._database.to_continue(facts.sid, facts.flow)
+                if before is None:
+                    made = make_directory(self.directory, facts.sid, facts.began)
+                    row = self._insert(facts, made)
+                else:
+                    row = self._continue(facts, before)
+        except sqlite3.Error:
+            if made:  # it will be tried again
+                os.rmdir(self.directory / made)
+            raise
         pages.row = row
         pages.offset_s = max(0.0, (facts.began - dates.parse(row.began)).total_seconds())
         directory = self.directory / row.directory
@@ -178,22 +188,17 @@ class Store:
         if before is not None:
             pages.files.read_timeline()
 
-    def _insert(self, facts: CallFacts) -> Row:
+    def _insert(self, facts: CallFacts, name: str) -> Row:
         began = dates.iso(facts.began)
-        name = make_directory(self.directory, facts.sid, facts.began)
-        try:
-            row = self._database.insert(
-                {
-                    "sid": facts.sid, "directory": name, "carrier": facts.carrier,
-                    "flow": facts.flow, "direction": facts.direction,
-                    "from_number": facts.from_number, "to_number": facts.to_number,
-                    "began": began, "owner": self._owner.name,
-                    "touched": dates.now().timestamp(),
-                }
-            )  # fmt: skip
-        except sqlite3.Error:
-            os.rmdir(self.directory / name)  # it will be tried again
-            raise
+        row = self._database.insert(
+            {
+                "sid": facts.sid, "directory": name, "carrier": facts.carrier,
+                "flow": facts.flow, "direction": facts.direction,
+                "from_number": facts.from_number, "to_number": facts.to_number,
+                "began": began, "owner": self._owner.name,
+                "touched": dates.now().timestamp(),
+            }
+        )  # fmt: skip
         return Row(row, 1, name, began)
 
     def _continue(self, facts: CallFacts, before: sqlite3.Row) -> Row:
@@ -236,6 +241,7 @@ class Store:
         # Should this fail, ends are written with whatever is written next.
         self._again = [(pages, batch) for pages, batch in due if batch.over][-MOST_AGAIN:]
         written: list[tuple[CallPages, set[str]]] = []
+        unwritten: OSError | None = None
         with self._database.transaction():
             for pages, batch in due:
                 assert pages.row is not None
@@ -244,12 +250,17 @@ class Store:
                 columns = pages.columns(batch)
                 is_ours = self._database.update(pages.row.id, pages.row.segment, columns)
                 if is_ours and (batch.over or batch.until >= pages.fresh_until):
-                    self._write_timeline(pages, columns)
+                    try:
+                        self._write_timeline(pages, columns)
+                    except OSError as error:  # the rows shall not suffer
+                        unwritten = error
                 if batch.until >= pages.fresh_until:
                     pages.fresh_until = batch.until + FRESH_S
         self._again = []
         for pages, names in written:
             pages.story.changed -= names
+        if unwritten is not None:
+            raise unwritten
 
     def _write_timeline(self, pages: CallPages, columns: Mapping[str, Any]) -> None:
         """Write a call's time line.  Within a transaction: then no callback comes between."""
@@ -278,10 +289,11 @@ class Store:
     def _note_status(self, status: Status) -> None:
         with self._database.transaction():
             row = self._database.note_status(status)
-            if row is None:
-                return
-            if status.kind == "call" and status.status in FINAL and row["ended"] is None:
+            if row is not None and status.kind == "call" and status.status in FINAL:
                 self._end_flow(row, status)
+        if row is None:
+            return
+        with self._database.transaction():
             directory = self.directory / row["directory"]
             document = read_timeline(directory)
             if document:
@@ -291,7 +303,7 @@ class Store:
 
     def _end_flow(self, row: sqlite3.Row, status: Status) -> None:
         """A recorded call, which is up in no process between its webhooks, is over."""
-        if row["owner"] is None:
+        if row["ended"] is None and row["owner"] is None:
             began = dates.parse(row["began"])
             seconds = max(timedelta(), dates.now() - began).total_seconds()
             self._database.update(
