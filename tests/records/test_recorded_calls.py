@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trio
 from records_house import (
     RATE,
     SID,
@@ -221,6 +222,19 @@ async def test_one_call_is_one_row_whatever_carries_it(
     assert len(sides(only(tmp_path))[0]) >= length
     with open_log(tmp_path) as log:
         assert [turn["flow"] for turn in log.turns(Which())].count("recording") == 2
+
+
+async def test_a_record_that_nobody_closes_is_of_a_lost_call(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with virtual_records(tmp_path) as records:
+        record = records.begin(SID, parameters={"Direction": "outbound-api"})
+        record.received(b"\x10" * 1600, None)
+        record.observe(SID, "user said", 0, {"turn": "t1", "text": "hello"})
+        await trio.sleep(1)
+    (row,) = rows(tmp_path)
+    assert (row["ended_by"], row["turns"], row["direction"]) == ("lost", 1, "outbound")
+    assert len(sides(only(tmp_path))[0]) >= 1600
 
 
 async def test_two_calls_of_one_name_at_once_are_two(

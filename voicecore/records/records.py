@@ -82,6 +82,7 @@ class Records:
         self._statuses: list[tuple[Status, trio.Event]] = []
         self._wanted = trio.Event()
         self._life = trio.CancelScope(shield=True)
+        self._writing = trio.Lock()
         self._failed_at = -math.inf
 
     def __repr__(self) -> str:
@@ -147,13 +148,17 @@ class Records:
         """Write what is left, for `LEAVE_S` at most; then `run` returns."""
         with trio.move_on_after(LEAVE_S, shield=True):
             await self._write()
-            await self._work(self._store.close)
+            await self._work(partial(self._store.close, [r.pages for r in self._records]))
         self._life.cancel()
 
     def _wake(self) -> None:
         self._wanted.set()
 
     async def _write(self) -> None:
+        async with self._writing:
+            await self._write_batches()
+
+    async def _write_batches(self) -> None:
         batches = [(record, record.take_batch()) for record in self._records]
         statuses, self._statuses = self._statuses, []
         given: list[tuple[CallPages, Batch]] = [(record.pages, batch) for record, batch in batches]

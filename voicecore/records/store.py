@@ -125,8 +125,11 @@ class Store:
     def __repr__(self) -> str:
         return f"<Store {str(self.directory)!r}>"
 
-    def close(self) -> None:
-        """Close the log; calls that are still open are lost from now on."""
+    def close(self, left: Iterable[CallPages] = ()) -> None:
+        """Close the log; calls that are `left` open are lost from now on."""
+        for pages in left:
+            if pages.files is not None:
+                pages.files.close()
         self._database.close()
         self._owner.close()
 

@@ -76,6 +76,8 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
         "To": form.first("To"),
         "language": house.settings.language,
     }
+    if (direction := form.first("Direction")).startswith("outbound"):
+        parameters["Direction"] = direction
     house.warm_up()
     media, ended = websocket_url(base, "/media-stream"), f"{base}/voice-stream/ended"
     document = twiml.stream(media, ended, parameters, status_url=f"{base}/status/stream")
