@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voicecore.records.caller_clock import MIDDLE, CallerClock
+from voicecore.records.caller_clock import CallerClock
 
 RATE = 8000
 FRAME_S = 0.02
 CLOSE = 0.02
-MIDDLE_S = MIDDLE / RATE
 
 Frame = tuple[float, int | None]
 """When a frame came, and what the carrier says of it."""
@@ -29,7 +28,7 @@ def placed(frames: Iterable[Frame], size: int = 160) -> list[tuple[float, bytes]
         mark = number.to_bytes(4) * (size // 4)
         found += clock.place(mark, at_ms, now)
     found += clock.settle()
-    return [(at / RATE - MIDDLE_S, audio) for at, audio in found]
+    return [(at / RATE, audio) for at, audio in found]
 
 
 def errors(frames: list[Frame], truth: list[float], size: int = 160) -> list[float]:
@@ -161,7 +160,7 @@ def test_nothing_is_lost_and_nothing_lies_in_the_future(
     for waited, at_ms, size in messages:
         now += waited
         for at, audio in clock.place(b"\x10" * size, at_ms, now):
-            assert at + len(audio) <= round(now * RATE) + MIDDLE + 1
+            assert at + len(audio) <= round(now * RATE) + 1
             found.append(len(audio))
         sizes.append(size)
     found += [len(audio) for _, audio in clock.settle()]

@@ -22,7 +22,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
-WIDTH = 120
+WIDTH = 140
 """Where nobody looks: a file or a pipe has no width of its own."""
 
 

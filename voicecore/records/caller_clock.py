@@ -2,7 +2,7 @@
 
 Sound arrives late and in bursts; the carrier's timestamps, or else the count of what came, say how
 it lies together.  One number joins that to our clock: the anchor, the least delay that was seen.
-Sound covers the time *before* its arrival, but for `MIDDLE`, and nothing lies in the future.
+Sound covers the time *before* its arrival, and nothing lies in the future.
 
 Rules that hold here:
 
@@ -28,12 +28,6 @@ GAP_S = 0.6
 
 JITTER = SAMPLE_RATE // 100
 """10 ms, in samples: timestamps are rounded, and half a frame apart is together."""
-
-MIDDLE = SAMPLE_RATE // 200
-"""5 ms.  A carrier's tick takes one frame in and lets one out, and recordings made there have the
-two side by side, though one is 20 ms older; and up to 20 ms pass until a tick takes what we sent.
-The caller's sound lies so much later than it was said, and less than 20 ms from where either
-puts it."""
 
 BACKWARDS = SAMPLE_RATE // 5
 """How far a timestamp may lie in what was heard already; beyond it is another clock's."""
@@ -94,13 +88,13 @@ class CallerClock:
             self._held_bytes += len(audio)
             return placed
         placed += self.settle()
-        placed.append((round(self._anchor) + MIDDLE + start, audio))
+        placed.append((round(self._anchor) + start, audio))
         return placed
 
     def settle(self) -> list[Placed]:
         """Return what is held; nothing earlier will come to tell where it belongs."""
         held, self._held = self._held, []
-        return [(round(self._anchor) + MIDDLE + start, audio) for start, audio in held]
+        return [(round(self._anchor) + start, audio) for start, audio in held]
 
     def settle_at(self, now: float) -> list[Placed]:
         """Return what was held for long enough at `now`."""

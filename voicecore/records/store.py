@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,32 @@ class CallPages:
             yield {**keys, **turn, "at": at}
 
 
+def write_call_timeline(
+    pages: CallPages, columns: Mapping[str, Any], callbacks: list[dict[str, Any]]
+) -> None:
+    """Write a call's time line.  Within a transaction: then no callback comes between."""
+    assert pages.row is not None
+    if pages.files is None:
+        return
+    facts = pages.facts
+    call = {
+        "sid": facts.sid, "from": facts.from_number, "to": facts.to_number,
+        "direction": facts.direction, "carrier": facts.carrier, "flow": facts.flow,
+        "began": pages.row.began, "ended_by": columns.get("ended_by"),
+    }  # fmt: skip
+    call |= {name: columns[name] for name in ("seconds", *pages.story.counts)}
+    segment = pages.row.segment
+    turns = [
+        {"turn": name, "segment": segment, **{k: v for k, v in turn.items() if v is not None}}
+        for name, turn in pages.story.turns.items()
+    ]
+    for turn in turns:
+        turn["at"] = round(turn["at"] + pages.offset_s, 3)
+    earlier = read_timeline(pages.files.directory).get("turns", ()) if segment > 1 else ()
+    kept = [turn for turn in earlier if turn.get("segment", 0) < segment]
+    pages.files.write_timeline({"call": call, "turns": kept + turns, "callbacks": callbacks})
+
+
 class Store:
     """One process's way to the disk.  One thread at a time."""
 
@@ -179,6 +205,7 @@ class Store:
                     made = make_directory(self.directory, facts.sid, facts.began)
                     row = self._insert(facts, made)
                 else:
+                    facts = pages.facts = self._joined(facts, before)
                     row = self._continue(facts, before)
         except sqlite3.Error:
             if made:  # it will be tried again
@@ -204,6 +231,16 @@ class Store:
         )  # fmt: skip
         return Row(row, 1, name, began)
 
+    def _joined(self, facts: CallFacts, before: sqlite3.Row) -> CallFacts:
+        """Return what is known of a call that goes on: what was known when it began counts."""
+        return replace(
+            facts,
+            carrier=before["carrier"],
+            direction=before["direction"],
+            from_number=before["from_number"] if self._with_text else None,
+            to_number=before["to_number"] if self._with_text else None,
+        )
+
     def _continue(self, facts: CallFacts, before: sqlite3.Row) -> Row:
         segment = before["segment"] + 1
         self._database.update(
@@ -211,6 +248,7 @@ class Store:
             before["segment"],
             {
                 "segment": segment, "flow": facts.flow, "owner": self._owner.name,
+                "from_number": facts.from_number, "to_number": facts.to_number,
                 "ended": None, "ended_by": None, "touched": dates.now().timestamp(),
             },
         )  # fmt: skip
@@ -254,7 +292,8 @@ class Store:
                 is_ours = self._database.update(pages.row.id, pages.row.segment, columns)
                 if is_ours and (batch.over or batch.until >= pages.fresh_until):
                     try:
-                        self._write_timeline(pages, columns)
+                        callbacks = self._database.statuses(pages.facts.sid)
+                        write_call_timeline(pages, columns, callbacks)
                     except OSError as error:  # the rows shall not suffer
                         unwritten = error
                 if batch.until >= pages.fresh_until:
@@ -264,30 +303,6 @@ class Store:
             pages.story.changed -= names
         if unwritten is not None:
             raise unwritten
-
-    def _write_timeline(self, pages: CallPages, columns: Mapping[str, Any]) -> None:
-        """Write a call's time line.  Within a transaction: then no callback comes between."""
-        assert pages.row is not None
-        if pages.files is None:
-            return
-        facts = pages.facts
-        call = {
-            "sid": facts.sid, "from": facts.from_number, "to": facts.to_number,
-            "direction": facts.direction, "carrier": facts.carrier, "flow": facts.flow,
-            "began": pages.row.began, "ended_by": columns.get("ended_by"),
-        }  # fmt: skip
-        call |= {name: columns[name] for name in ("seconds", *pages.story.counts)}
-        segment = pages.row.segment
-        turns = [
-            {"turn": name, "segment": segment, **{k: v for k, v in turn.items() if v is not None}}
-            for name, turn in pages.story.turns.items()
-        ]
-        for turn in turns:
-            turn["at"] = round(turn["at"] + pages.offset_s, 3)
-        earlier = read_timeline(pages.files.directory).get("turns", ()) if segment > 1 else ()
-        kept = [turn for turn in earlier if turn.get("segment", 0) < segment]
-        callbacks = self._database.statuses(facts.sid)
-        pages.files.write_timeline({"call": call, "turns": kept + turns, "callbacks": callbacks})
 
     def _note_status(self, status: Status) -> None:
         with self._database.transaction():
