@@ -15,10 +15,11 @@ All of this blocks, and belongs into a thread.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -140,22 +141,10 @@ class Database:
             OSError: the file cannot be made.
             sqlite3.Error: it is no such log, or cannot be written.
         """
-        path = directory / NAME
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         self._directory = directory
         self._strangers = 0
-        self._sql = sqlite3.connect(
-            path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-        )
-        self._sql.row_factory = sqlite3.Row
-        try:
-            self._sql.execute("PRAGMA journal_mode = WAL")
-            # A kill loses nothing; a power cut, at worst, the last moments.
-            self._sql.execute("PRAGMA synchronous = NORMAL")
-            self._sql.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
-        except sqlite3.Error:
-            self._sql.close()
-            raise
+        with _alone(directory):
+            self._sql = _connect(directory / NAME)
 
     def close(self) -> None:
         """Close the log."""
@@ -323,3 +312,31 @@ def is_lost(directory: Path, owner: str | None, touched: float) -> bool:
     if owner:
         return not owners.is_alive(directory, owner)
     return touched < dates.now().timestamp() - CONTINUE_S
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    with suppress(FileExistsError):
+        # Only a new one: who closes a file that SQLite has open takes SQLite's locks away.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    sql = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    sql.row_factory = sqlite3.Row
+    try:
+        sql.execute("PRAGMA journal_mode = WAL")
+        # A kill loses nothing; a power cut, at worst, the last moments.
+        sql.execute("PRAGMA synchronous = NORMAL")
+        sql.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
+    except sqlite3.Error:
+        sql.close()
+        raise
+    return sql
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Open the log one process at a time: SQLite does not wait while its journal's kind changes."""
+    file = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)

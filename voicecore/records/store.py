@@ -101,6 +101,17 @@ class CallPages:
             yield {**keys, **turn, "at": at}
 
 
+def joined(facts: CallFacts, before: sqlite3.Row, *, with_text: bool) -> CallFacts:
+    """Return what is known of a call that goes on: what was known when it began counts."""
+    return replace(
+        facts,
+        carrier=before["carrier"],
+        direction=before["direction"],
+        from_number=before["from_number"] if with_text else None,
+        to_number=before["to_number"] if with_text else None,
+    )
+
+
 def write_call_timeline(
     pages: CallPages, columns: Mapping[str, Any], callbacks: list[dict[str, Any]]
 ) -> None:
@@ -205,7 +216,7 @@ class Store:
                     made = make_directory(self.directory, facts.sid, facts.began)
                     row = self._insert(facts, made)
                 else:
-                    facts = pages.facts = self._joined(facts, before)
+                    facts = pages.facts = joined(facts, before, with_text=self._with_text)
                     row = self._continue(facts, before)
         except sqlite3.Error:
             if made:  # it will be tried again
@@ -230,16 +241,6 @@ class Store:
             }
         )  # fmt: skip
         return Row(row, 1, name, began)
-
-    def _joined(self, facts: CallFacts, before: sqlite3.Row) -> CallFacts:
-        """Return what is known of a call that goes on: what was known when it began counts."""
-        return replace(
-            facts,
-            carrier=before["carrier"],
-            direction=before["direction"],
-            from_number=before["from_number"] if self._with_text else None,
-            to_number=before["to_number"] if self._with_text else None,
-        )
 
     def _continue(self, facts: CallFacts, before: sqlite3.Row) -> Row:
         segment = before["segment"] + 1

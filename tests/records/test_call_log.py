@@ -40,20 +40,20 @@ trio.run(main)
 """
 
 
-def test_two_processes_write_one_log(tmp_path: Path) -> None:
+def test_three_processes_open_and_write_one_log(tmp_path: Path) -> None:
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", WRITER.format(
                 here=str(Path(__file__).parent), directory=str(tmp_path), name=name)],
             env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
         )
-        for name in "ab"
+        for name in "abc"
     ]  # fmt: skip
     for writer in writers:
         assert writer.communicate(timeout=60) == (None, "")
     with open_log(tmp_path) as log:
         calls = log.calls(Which())
-        assert len(calls) == len(log.turns(Which())) == len(directories(tmp_path)) == 60
+        assert len(calls) == len(log.turns(Which())) == len(directories(tmp_path)) == 90
     assert {call["ended_by"] for call in calls} == {"agent"}
 
 
