@@ -25,7 +25,9 @@ from records_house import (
 from trio.testing import MockClock
 
 from voicecore.audio import mulaw
+from voicecore.records import call_record
 from voicecore.records.query import Which, open_log
+from voicecore.server import log as server_log
 from voicecore.testing import FakeLLM, FakeSTT, FakeTTS, ScriptedCaller, fake_agent
 
 FRAME = 0.02
@@ -132,6 +134,10 @@ async def test_nobody_else_can_read_it(autojump_clock: MockClock, tmp_path: Path
     assert {path.name for path in only(records_dir).iterdir()} == {
         "audio.wav", "transcript.jsonl", "timeline.json",
     }  # fmt: skip
+
+
+def test_the_log_and_the_records_call_the_same_private() -> None:
+    assert call_record.PRIVATE == server_log.PRIVATE
 
 
 async def test_without_text_no_word_is_kept(autojump_clock: MockClock, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ class CallRecord:
 
     def received(self, audio: bytes, at_ms: int | None) -> None:
         """Take the caller's sound, of any length, as it came in (see `call.tape.Tap`)."""
-        if self._keeps.audio:
+        if self._keeps.audio and audio:
             self._lay_all(self._clock.place(audio, at_ms, self._now()))
 
     def played(self, audio: bytes, at: float) -> None:
