@@ -21,13 +21,14 @@ from voicecore.audio import mulaw, wav
 from voicecore.call.agent import Agent
 from voicecore.call.agents import picked
 from voicecore.server.call_state import CallStates
+from voicecore.server.conversing import converse_with, conversing
 from voicecore.server.flow_calls import FlowCalls
 from voicecore.server.ledger import Ledger
 from voicecore.server.limits import RECORDED_CALLS, RECORDED_CALLS_A_PLACE
 from voicecore.server.recorded_turns import RecordedTurns
 from voicecore.server.recording_flow import RecordingFlow
 from voicecore.server.routes import House
-from voicecore.server.serve import Server, converse_with, conversing
+from voicecore.server.serve import Server
 from voicecore.server.store import MemoryStore, Store
 from voicecore.testing import audible
 from voicecore.twilio.recordings import open_recordings
@@ -118,7 +119,7 @@ class FlowServer(MemoryServer):
         agents = Fakes(agent)
         self.states = CallStates(shared.store, trio.current_time, 3600)
         observe = shared.milestones.observe
-        converse = converse_with(conversing(agents), observe, self.states)
+        converse = converse_with(conversing(agents), observe, None, self.states)
         super().__init__(converse, given, shared.ledger)
         self.recordings = recordings
         self.shared = shared

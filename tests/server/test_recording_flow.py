@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+import trio.lowlevel
 from flow_house import ACCOUNT, BASE, Carrier, FlowServer, RecordingStore, Shared, flow_server
 from server_house import CALL_SID, ask, get
 from trio.testing import MockClock
@@ -610,3 +611,20 @@ async def test_when_nothing_works_others_take_the_call_once(autojump_clock: Mock
         heard = await caller.says("hello")
         assert heard.text.endswith(WORDS.give_up)
         assert heard.verbs == ["Play", "Hangup"]
+
+
+@pytest.mark.parametrize("status", ["completed", "failed"])
+async def test_a_status_callback_ends_the_call(status: str, autojump_clock: MockClock) -> None:
+    async with flow_server(fake_agent(llm=FakeLLM(3.0))) as house:
+        caller = Carrier(house)
+        await caller.calls()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(caller.records, house.recordings.keep("hello"))
+            await trio.sleep(1)
+            assert (await caller.request("/status/call", CallStatus="in-progress")).status == 204
+            assert len(house.turns) == 1
+            assert (await caller.request("/status/call", CallStatus=status)).status == 204
+            await trio.lowlevel.checkpoint()
+            assert not len(house.calls)
+            nursery.cancel_scope.cancel()
+        assert len(house.shared.milestones.of("call ended")) == 1

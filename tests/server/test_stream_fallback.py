@@ -17,8 +17,9 @@ from voicecore.call.call import Call
 from voicecore.call.phrases import STOCK_WORDS
 from voicecore.call.transfer import Transfer
 from voicecore.phone.stream import CallIdentity, CarrierStream
+from voicecore.server.conversing import converse_with
 from voicecore.server.media import MediaStreams
-from voicecore.server.serve import converse_with, serve
+from voicecore.server.serve import serve
 from voicecore.server.store import DirectoryStore
 from voicecore.server.words import BROKEN
 from voicecore.testing import FakeLLM, ScriptedCaller, Transcript, fake_agent
@@ -182,7 +183,7 @@ async def test_a_call_is_given_to_somebody_else(
 
 async def transferred(house: FlowServer, transfer: Transfer) -> None:
     """Give the call away in the middle of its stream."""
-    converse = converse_with(transferring(transfer), None, house.states)
+    converse = converse_with(transferring(transfer), states=house.states)
     streams = MediaStreams(converse, house.admission, house.ledger)
     house.server._streams = house.streams = streams
     await stream(house, ScriptedCaller().pauses(1))

@@ -21,7 +21,7 @@ from .http import Request, Response
 from .prompts import AUDIO_TYPE, published
 from .recorded_turns import turn_key
 from .recording_flow import Recorded, RecordingFlow, dial
-from .webhooks import XML, call_parameters, our_origin, signed_form
+from .webhooks import OVER, XML, call_parameters, our_origin, signed_form
 from .words import BROKEN, BUSY, ENDED_WELL
 
 if TYPE_CHECKING:
@@ -34,9 +34,6 @@ DIGITS = 32
 
 IDEMPOTENCY = "i-twilio-idempotency-token"
 DIALLED_WELL = frozenset({"completed", "answered"})
-OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
-"""Of a call, what its `CallStatus` is when nobody listens any more."""
-
 Document = Callable[[RecordingFlow, Visit], Awaitable[bytes]]
 
 

@@ -5,10 +5,13 @@ A webhook's order of business: is it a form, is it signed, and only then what it
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from ..call.agents import Agents
+from ..records.database import Status
+from ..records.records import Records
 from ..settings import Settings
 from ..twilio import twiml
 from ..twilio.signature import Form
@@ -20,10 +23,13 @@ from .http import BadRequest, Request, Response
 from .ledger import Ledger
 from .metrics import CONTENT_TYPE, Metrics
 from .recording_flow import RecordingFlow
+from .status import call_status, log_fields, stream_status
 from .store import Store
 from .upgrade import Upgrade, websocket_key
 from .urls import websocket_url
-from .webhooks import XML, our_origin, signed_form
+from .webhooks import OVER, XML, our_origin, signed_form
+
+log = logging.getLogger("voicecore.server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,8 @@ class House:
     """What is known of calls, whichever worker they reach."""
     flow: RecordingFlow | None = None
     """Where calls go on without a stream, if there are agents."""
+    records: Records | None = None
+    """None: calls are not recorded."""
 
     def stream_parameters(self, call_sid: str, caller: str, called: str) -> dict[str, str]:
         """Return what a stream is given on its way, and brings back in its `start`."""
@@ -70,9 +78,39 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
         return await recording_routes.instead_of_stream(house, request, form)
     base = our_origin(request, house.settings)
     parameters = house.stream_parameters(call_sid, form.first("From"), form.first("To"))
+    if (direction := form.first("Direction")).startswith("outbound"):
+        parameters["Direction"] = direction
     house.warm_up()
     media, ended = websocket_url(base, "/media-stream"), f"{base}/voice-stream/ended"
-    return Response(200, twiml.stream(media, ended, parameters), XML)
+    document = twiml.stream(media, ended, parameters, status_url=f"{base}/status/stream")
+    return Response(200, document, XML)
+
+
+async def status_call(house: House, request: Request, body: bytes) -> Answer:
+    """The carrier tells how a call goes."""
+    return await _note_status(house, request, body, call_status)
+
+
+async def status_stream(house: House, request: Request, body: bytes) -> Answer:
+    """The carrier tells how a stream goes: nobody else knows why a handshake failed."""
+    return await _note_status(house, request, body, stream_status)
+
+
+async def _note_status(
+    house: House, request: Request, body: bytes, read: Callable[[Form], Status]
+) -> Answer:
+    form = signed_form(house.admission, request, body)
+    if isinstance(form, Response):
+        return form
+    status = read(form)
+    if not status.sid:
+        return Response(400, b"no CallSid\n")
+    log.info("%s status", status.kind, extra={"call": status.sid, "fields": log_fields(status)})
+    if house.records is not None:
+        await house.records.note_status(status)
+    if status.kind == "call" and status.status in OVER and house.flow is not None:
+        await house.flow.end(status.sid)
+    return Response(204)
 
 
 async def media_stream(house: House, request: Request, body: bytes) -> Answer:
@@ -111,6 +149,8 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/voice/digits": {"POST": recording_routes.voice_digits},
     "/voice/recording/wait": {"POST": recording_routes.voice_wait},
     "/voice/audio/": {"GET": recording_routes.voice_audio},
+    "/status/call": {"POST": status_call},
+    "/status/stream": {"POST": status_stream},
     "/media-stream": {"GET": media_stream},
     "/voice-stream/twilio": {"POST": voice_stream},
     "/voice-stream/twilio/ended": {"POST": recording_routes.stream_ended},
