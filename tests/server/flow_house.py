@@ -20,9 +20,11 @@ from twilio.request_validator import RequestValidator
 from voicecore.audio import mulaw, wav
 from voicecore.call.agent import Agent
 from voicecore.call.agents import picked
+from voicecore.records.records import Records
 from voicecore.server.call_state import CallStates
 from voicecore.server.conversing import converse_with, conversing
 from voicecore.server.flow_calls import FlowCalls
+from voicecore.server.flow_records import FlowRecords
 from voicecore.server.ledger import Ledger
 from voicecore.server.limits import RECORDED_CALLS, RECORDED_CALLS_A_PLACE
 from voicecore.server.recorded_turns import RecordedTurns
@@ -125,7 +127,7 @@ class FlowServer(MemoryServer):
         self.shared = shared
         self.turns = RecordedTurns(shared.store, shared.ledger)
         most = RECORDED_CALLS_A_PLACE * self.settings.max_calls or RECORDED_CALLS
-        self.calls = FlowCalls(self.states, most, observe)
+        self.calls = FlowCalls(self.states, most, FlowRecords(shared.records, observe))
         self.agents = agents
 
     async def dial(self) -> trio.abc.Stream:
@@ -163,6 +165,7 @@ class Shared:
     store: Store = field(default_factory=lambda: MemoryStore(trio.current_time))
     ledger: Ledger = field(default_factory=Ledger)
     milestones: Milestones = field(default_factory=Milestones)
+    records: Records | None = None
 
 
 @asynccontextmanager

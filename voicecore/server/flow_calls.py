@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import trio
 
 from ..call.call import EndedBy
-from ..call.timeline import CallLog, Observer
+from ..call.timeline import CallLog
 from .call_state import CallState, CallStates
+from .flow_records import FlowRecords
 
 PATIENCE_S = 30.0
 """How much later than it should a call's next webhook may come."""
@@ -36,10 +37,10 @@ class Visit:
 class FlowCalls:
     """One worker's view.  `most` is how many calls it takes."""
 
-    def __init__(self, states: CallStates, most: int, observe: Observer | None = None) -> None:
+    def __init__(self, states: CallStates, most: int, records: FlowRecords | None = None) -> None:
         self.states = states
+        self.records = records or FlowRecords()
         self._most = most
-        self._observe = observe
         self._due: dict[str, float] = {}
         """When the carrier must have come back, on this process's clock."""
         self._last_words: dict[str, float] = {}
@@ -63,6 +64,7 @@ class FlowCalls:
         if state is None and len(self) >= self._most:
             return None
         state = state or self.states.new(visit.parameters)
+        self.records.open(visit.call_sid, state.parameters)
         is_new, state.flow = state.flow != "recording", "recording"
         state.webhooks += 1
         await self.save(visit.call_sid, state, 0)
@@ -85,18 +87,17 @@ class FlowCalls:
         """
         state = await self.states.pop(call_sid)
         if state is not None and state.flow == "recording":
-            log = self.log(call_sid, state)
             lasted = round(self.states.clock() - state.began, 1)
-            log.milestone(
-                "call ended", reason=ended_by, seconds=lasted, turns=state.turns, flow="recording"
-            )
+            told = {"reason": ended_by, "seconds": lasted, "turns": state.turns}
+            self.records.open(call_sid, state.parameters)
+            self.log(call_sid, state).milestone("call ended", flow="recording", **told)
         if seconds and call_sid in self._due:
             self._last_words[call_sid] = trio.current_time() + seconds
         self._leave(call_sid)
 
     def log(self, call_sid: str, state: CallState) -> CallLog:
         """Return the log of a call that may have begun in another process."""
-        log = CallLog(call_sid, self._observe)
+        log = CallLog(call_sid, self.records.observe)
         log.began -= self.states.clock() - state.began
         return log
 

@@ -32,7 +32,7 @@ from ..call.transfer import Transfer
 from ..dialogue.history import History
 from ..errors import ProviderError
 from ..twilio import twiml
-from ..twilio.twiml import RECORD_S, Prompt
+from ..twilio.twiml import RECORD_S, RECORD_SILENCE_S, Prompt
 from . import flow_steps
 from .boundary import contain
 from .call_state import CallState
@@ -90,6 +90,7 @@ class RecordingFlow:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the turns, and notice callers who went without a word, until cancelled."""
         async with trio.open_nursery() as self._nursery:
+            self.calls.records.write_in(self._nursery)
             task_status.started()
             while True:
                 await trio.sleep(SWEEP_S)
@@ -126,7 +127,8 @@ class RecordingFlow:
         """A call is over, as its carrier tells: nothing of it goes on."""
         self._turns.note_ending(call_sid, ended_by)
         self._turns.drop(call_sid)
-        await self.calls.close(call_sid, ended_by)
+        with self.calls.records.closing(call_sid):
+            await self.calls.close(call_sid, ended_by)
 
     async def _agent_for(self, parameters: Mapping[str, str]) -> Agent | None:
         """Return who answers; None if that cannot be found out."""
@@ -144,16 +146,17 @@ class RecordingFlow:
         """Say something of our own accord; an answer that is still being made comes too late."""
         if self._turns.is_over(visit.call_sid):
             return twiml.hang_up()
-        state = await self.calls.admit(visit)
-        if state is None:
-            return twiml.hang_up(BUSY)
-        agent = await self._agent_for(state.parameters)
-        if agent is None:
-            return await self._break_off(visit)
-        state.turn = ""
-        self._nursery.start_soon(self._prompts.prepare, agent, name="phrases")
-        step = flow_steps.at_limit(state, agent, self.calls.states.clock())
-        return await self._document(visit, state, agent, step or choose(state, agent))
+        with self.calls.records.closing(visit.call_sid):
+            state = await self.calls.admit(visit)
+            if state is None:
+                return twiml.hang_up(BUSY)
+            agent = await self._agent_for(state.parameters)
+            if agent is None:
+                return await self._break_off(visit)
+            state.turn = ""
+            self._nursery.start_soon(self._prompts.prepare, agent, name="phrases")
+            step = flow_steps.at_limit(state, agent, self.calls.states.clock())
+            return await self._document(visit, state, agent, step or choose(state, agent))
 
     async def _break_off(self, visit: Visit) -> bytes:
         await self.calls.close(visit.call_sid, "server")
@@ -162,22 +165,23 @@ class RecordingFlow:
 
     async def _make(self, visit: Visit, recorded: Recorded, arrived: float) -> bytes:
         """Answer a recording; empty if meanwhile nobody wants to know."""
-        state = await self.calls.admit(visit)
-        if state is None:
-            return twiml.hang_up(BUSY)
-        agent = await self._agent_for(state.parameters)
-        if agent is None:
-            return await self._break_off(visit)
-        step = flow_steps.at_limit(state, agent, self.calls.states.clock())
-        if step is None:
-            state.turn = recorded.key
-            await self.calls.save(visit.call_sid, state, TURN_S)
-            answer = await self._heard(visit, state, agent, recorded, arrived)
-            newest = await self.calls.states.load(visit.call_sid) or state
-            if self._turns.is_over(visit.call_sid) or newest.turn != recorded.key:
-                return b""
-            step = flow_steps.after_answer(state, agent, answer)
-        return await self._document(visit, state, agent, step)
+        with self.calls.records.closing(visit.call_sid):
+            state = await self.calls.admit(visit)
+            if state is None:
+                return twiml.hang_up(BUSY)
+            agent = await self._agent_for(state.parameters)
+            if agent is None:
+                return await self._break_off(visit)
+            step = flow_steps.at_limit(state, agent, self.calls.states.clock())
+            if step is None:
+                state.turn = recorded.key
+                await self.calls.save(visit.call_sid, state, TURN_S)
+                answer = await self._heard(visit, state, agent, recorded, arrived)
+                newest = await self.calls.states.load(visit.call_sid) or state
+                if self._turns.is_over(visit.call_sid) or newest.turn != recorded.key:
+                    return b""
+                step = flow_steps.after_answer(state, agent, answer)
+            return await self._document(visit, state, agent, step)
 
     async def _heard(
         self, visit: Visit, state: CallState, agent: Agent, recorded: Recorded, arrived: float
@@ -201,6 +205,8 @@ class RecordingFlow:
         seconds = len(utterance) / SAMPLE_RATE
         self._turns.allow(visit.call_sid, seconds)
         await self.calls.save(visit.call_sid, state, TURN_S + seconds)
+        silent_for = trio.current_time() - arrived + RECORD_SILENCE_S
+        self.calls.records.heard(visit.call_sid, utterance, silent_for)
         recording = Recording(name, utterance, arrived, trio.current_time(), words)
         answer = await answer_recording(agent, history, log, recording, state.parameters)
         state.messages = history.messages
@@ -215,6 +221,8 @@ class RecordingFlow:
         if not step.audio and step.text:
             self._remember(visit, state, step.text)
         prompt = await self._prompts.prompt(agent, visit.base, step.text, step.audio)
+        said = step.audio or agent.phrases.audio(step.text) or b""
+        self.calls.records.said(visit.call_sid, said)
         match step.next:
             case HangUp(ended_by):
                 await self.calls.close(visit.call_sid, ended_by, prompt.seconds)

@@ -31,6 +31,7 @@ from .boundary import contain
 from .call_state import CallStates
 from .conversing import Handler, converse_with, conversing
 from .flow_calls import FlowCalls
+from .flow_records import FlowRecords
 from .http import BadRequest, HttpConnection
 from .ledger import Ledger
 from .limits import RECORDED_CALLS, RECORDED_CALLS_A_PLACE, RESERVED_FILES
@@ -281,7 +282,7 @@ async def _started_flow(
     source = RecordingSource(settings)
     nursery.start_soon(source.run, name="recordings")
     most = RECORDED_CALLS_A_PLACE * settings.max_calls or RECORDED_CALLS
-    calls = FlowCalls(states, most, outfit.metrics.observe)
+    calls = FlowCalls(states, most, FlowRecords(outfit.records, outfit.metrics.observe))
     flow = RecordingFlow(outfit.agents, calls, RecordedTurns(states.store, ledger), source.fetch)
     await nursery.start(flow.run)
     return flow
