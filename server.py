@@ -35,12 +35,13 @@ from rich.table import Table
 from rich.text import Text
 
 from voicecore.call.agent import Agent
-from voicecore.call.agents import AgentPicker, picker_of
+from voicecore.call.agents import AgentPicker, picker_of, unknown_call
 from voicecore.errors import CannotListen, SettingsError, leaves
+from voicecore.records.records import check_directory
+from voicecore.server.conversing import Handler
 from voicecore.server.lifecycle import run_until_signalled
 from voicecore.server.log import configure
-from voicecore.server.open_agents import unknown_call
-from voicecore.server.serve import Handler, Server, serve
+from voicecore.server.serve import Server, serve
 from voicecore.server.workers import WorkerSeat, supervise
 from voicecore.settings import Settings, load, masked, variable_name
 
@@ -171,6 +172,7 @@ def _module(where: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(spec.name, module)  # where types of its own are looked up
     spec.loader.exec_module(module)
     return module
 
@@ -189,17 +191,37 @@ def show(settings: Settings) -> int:
         _say(f"{variable_name(name)} = {shown}")
     from voicecore.providers.table import describe
 
-    providers = describe(settings)
+    check_directory(settings)
+    own = _agents_settings(settings)
+    providers = describe(own or settings)
     for info in providers:
         key = {None: "needs no key", True: "key is set", False: "key is missing"}[info.key]
         stage = f"{info.stage} fallback" if info.place else info.stage
         _say(f"{stage}: {info.name} ({info.what}), {info.model or 'default model'}, {key}")
+    if settings.twilio_account_sid is None or settings.twilio_auth_token is None:
+        _say(
+            "warning: the recording flow (/voice) fetches recordings without a password, and may be"
+            " refused: TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not both set"
+        )
     problems = [info.problem for info in providers if info.problem]
-    if settings.agent:
-        who_answers(settings)
-    elif problems := problems or _reach(settings):
+    if own is not None and (problems := problems or _reach(own)):
         raise SettingsError("\n".join(problems))
     return 0
+
+
+def _agents_settings(settings: Settings) -> Settings | None:
+    """Return the settings with what the agent of an unknown call brings itself.
+
+    None: somebody answers who has providers of their own.
+    """
+    from voicecore.server.open_agents import needs_opening, wanted
+
+    who = who_answers(settings) if settings.agent else Agent()
+    pick = picker_of(who)
+    if pick is None:
+        return None
+    agent = pick(unknown_call(settings.language))
+    return settings.model_copy(update=wanted(agent)) if needs_opening(agent) else None
 
 
 def _reach(settings: Settings) -> list[str]:

@@ -81,8 +81,9 @@ class Transcription(Protocol):
 
         It is what the caller has said since the last transcript that was used: one turn, or several
         if the ones before were cut short before their words were known.  Live recognisers finalise
-        what they were fed since then; batch recognisers send `utterance`.  May be called again with
-        more of the same, and may be cancelled at any await.
+        what they were fed since then; batch recognisers send `utterance`.  So do live ones with
+        what they were never fed: a recorded utterance comes whole.  May be called again with more
+        of the same, and may be cancelled at any await.
 
         Raises:
             ProviderError: no transcript can be had.
@@ -145,8 +146,9 @@ class TTS(Protocol):
 
 
 Question = bytes | str | None
-"""What a model that hears is asked: speech that was fed, with pre-roll; or what the caller has
-typed, as text; or None: what there is to say now that `Dialogue.tool_done` was told.
+"""What a model that hears is asked: speech that was fed, with pre-roll, or a recording that was
+not; or what the caller has typed, as text; or None: what there is to say to a tool's result, of
+which `Dialogue.tool_done` was told, or with which the conversation ends.
 
 Empty speech: nothing was said, and the answer before, of which `heard` was told, shall go on.
 """

@@ -16,7 +16,7 @@ from voicecore.contracts import LiveTranscription, TurnHint, WarmsUp
 from voicecore.errors import ProviderError, SettingsError
 from voicecore.providers import assemblyai
 from voicecore.settings import Settings, load
-from voicecore.testing import ScriptedCaller, fake_agent
+from voicecore.testing import ScriptedCaller, audible, fake_agent
 
 from .fake_assemblyai import TOO_MANY, FakeAssemblyAI, error
 from .fake_live import LiveFake, Manners, open_live_fake
@@ -335,3 +335,15 @@ async def test_the_address_and_the_key_come_from_the_settings() -> None:
         async with assemblyai.opened(configured(assemblyai_api_key="sk-1\u2028x")):
             pass
     assert "sk-1" not in str(caught.value)
+
+
+async def test_a_recording_is_sent_no_faster_than_allowed_and_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    words = " ".join(f"word{number}" for number in range(60))
+    async with line_to(Manners(latency_s=0.08)) as (_, transcription, fake):
+        began = trio.current_time()
+        utterance = b"".join(audible.say(words, 60 * 15))
+        assert (await transcription.transcript(utterance)).text == words
+        assert 18 / 1.25 - 1 < trio.current_time() - began < 18
+        assert len(fake.sessions) == 1

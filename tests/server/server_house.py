@@ -60,8 +60,10 @@ async def echo(line: Line, admit: Admit, dialect: Dialect) -> Ending:
 class MemoryServer:
     """A server whose connections are pairs of memory streams."""
 
-    def __init__(self, converse: Converse, given: dict[str, object]) -> None:
-        self.ledger = Ledger()
+    def __init__(
+        self, converse: Converse, given: dict[str, object], ledger: Ledger | None = None
+    ) -> None:
+        self.ledger = ledger or Ledger()
         self.settings = settings(**given)
         self.admission = Admission(self.settings, self.ledger, trio.current_time)
         self.streams = MediaStreams(converse, self.admission, self.ledger)

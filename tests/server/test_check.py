@@ -162,6 +162,30 @@ def test_embedded_engines_are_not_started(
     assert rows(capsys.readouterr().out)[0] == ["stt", "pocketsphinx", "embedded", "-", "-", ""]
 
 
+@pytest.mark.parametrize(
+    ("given", "warns"),
+    [
+        ({}, True),
+        ({"TWILIO_ACCOUNT_SID": "AC1"}, True),
+        ({"TWILIO_AUTH_TOKEN": "secret"}, True),
+        ({"TWILIO_ACCOUNT_SID": "AC1", "TWILIO_AUTH_TOKEN": "secret"}, False),
+    ],
+)
+def test_recordings_that_need_a_password_are_warned_of(
+    given: dict[str, str],
+    warns: bool,
+    owned: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert server.main(["--check"]) == 0
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert len(warnings) == warns
+    assert all("/voice" in line and "TWILIO_ACCOUNT_SID" in line for line in warnings)
+
+
 def test_ones_own_agent_needs_no_providers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

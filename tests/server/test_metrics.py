@@ -13,8 +13,9 @@ from trio.testing import MockClock
 from trio_websocket import wrap_client_stream
 
 from voicecore.call.call import Call
+from voicecore.server.conversing import converse_with
 from voicecore.server.metrics import WAITING, Metrics
-from voicecore.server.serve import converse_with, serve
+from voicecore.server.serve import serve
 from voicecore.testing import FakeLLM, FakeTTS, ScriptedCaller, fake_agent
 
 TEN = "one two three four five six seven eight nine ten."
@@ -60,6 +61,22 @@ async def test_a_call_is_measured(autojump_clock: MockClock) -> None:
     assert found["voicecore_llm_tokens_total{kind=lost}"] == 10
     assert found["voicecore_barge_in_reaction_seconds_count"] == 1
     assert found["voicecore_underruns_total{cause=late}"] == 0
+
+
+async def test_a_recorded_call_is_measured_beside_streams() -> None:
+    metrics = Metrics()
+    turn = {"gap": 2.5, "fetch": 0.3, "stt": 0.5, "speculated": False, "flow": "recording"}
+    metrics.observe("CA1", "recording flow started", 0.0, {"flow": "recording"})
+    metrics.observe("CA1", "turn done", 3.0, turn)
+    found = samples(await metrics.text())
+    assert found["voicecore_active_calls"] == 1
+    assert found["voicecore_recorded_response_gap_seconds_sum"] == 2.5
+    assert found["voicecore_response_gap_seconds_count"] == 0
+    assert found["voicecore_stage_seconds_sum{stage=fetch}"] == 0.3
+    metrics.observe("CA1", "call ended", 9.0, {"reason": "agent", "flow": "recording"})
+    found = samples(await metrics.text())
+    assert found["voicecore_active_calls"] == 0
+    assert found["voicecore_calls_total{by=agent}"] == 1
 
 
 async def test_totals_that_others_keep_are_followed() -> None:

@@ -3,6 +3,8 @@
 Reading forgives what streaming writers do (their sizes are 0 or 0xFFFFFFFF, for the length was not
 known yet) and what recorders do that died in mid-file (the last sample is torn).  The standard
 library's `wave` writes; it cannot read, for it knows no mu-law.
+
+numpy is loaded when something has to be mixed or resampled: a server that only writes needs none.
 """
 
 from __future__ import annotations
@@ -14,10 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from . import mulaw
-from .resample import MulawEncoder
+from . import SAMPLE_RATE, mulaw
 
 _PCM, _MULAW, _EXTENSIBLE = 1, 7, 0xFFFE
 """Format tags of RFC 2361 and of Microsoft's WAVEFORMATEXTENSIBLE."""
@@ -63,11 +62,21 @@ def read_telephone(source: str | Path | bytes) -> bytes:
         ValueError: as `read`.
         OSError: as `read`.
     """
+    from .resample import MulawEncoder
+
     recording = read(source)
-    samples = np.frombuffer(recording.pcm, dtype="<i2").reshape(-1, recording.channels)
-    mono = np.rint(samples.mean(axis=1)).astype("<i2") if recording.channels > 1 else samples
     encoder = MulawEncoder(recording.rate)
-    return encoder.feed(mono.tobytes()) + encoder.flush()
+    return encoder.feed(mixed_down(recording.pcm, recording.channels)) + encoder.flush()
+
+
+def mixed_down(pcm: bytes, channels: int) -> bytes:
+    """Return whole samples of several channels as their mean, one channel."""
+    if channels == 1:
+        return pcm
+    import numpy as np
+
+    samples = np.frombuffer(pcm, dtype="<i2").reshape(-1, channels)
+    return bytes(np.rint(samples.mean(axis=1)).astype("<i2"))
 
 
 def to_bytes(recording: Wav) -> bytes:
@@ -79,6 +88,11 @@ def to_bytes(recording: Wav) -> bytes:
         out.setframerate(recording.rate)
         out.writeframes(recording.pcm)
     return file.getvalue()
+
+
+def telephone_bytes(audio: bytes) -> bytes:
+    """Return 8 kHz mu-law as the content of a WAV file, 16-bit PCM."""
+    return to_bytes(Wav(SAMPLE_RATE, 1, mulaw.decode(audio)))
 
 
 def write(path: str | Path, recording: Wav) -> None:

@@ -28,6 +28,7 @@ from .inbound import Inbound
 from .keypad import Keypad
 from .pipeline import Pipeline
 from .playback import PlaybackStatistics, Player
+from .tape import Tap
 from .timeline import CallLog, Observer
 from .toolbox import CallInfo
 from .tools import schemas
@@ -56,9 +57,13 @@ class Call:
         """With whom the call goes on, once `ended_by` is "transfer"."""
         self.close_code = 1000
         """The WebSocket code with which the line should be closed."""
+        self.was_cut = False
+        """Whether the line went without the carrier's `stop`: the caller may still be there."""
         self.operator: Operator | None = None
         """Whoever can call somebody else for this call, before it is given to them."""
         self.history = History()
+        self.tap: Tap | None = None
+        """Is told what both sides sound like: to be set before `converse`."""
         self._line = line
         self._stream = dialect.machine()
         self._abilities = dialect.abilities
@@ -98,8 +103,9 @@ class Call:
 
     async def converse(self, agent: Agent) -> None:
         """Let `agent` talk with the caller until one of them, or time, ends the call."""
-        self._player = player = Player(self._say, agent.limits.lead_s, self._abilities)
-        async with _listener(agent) as listener:
+        lead_s = agent.limits.lead_s
+        self._player = player = Player(self._say, lead_s, self._abilities, self.tap)
+        async with open_listener(agent) as listener:
             async with trio.open_nursery() as nursery:
                 desk = self._desk(nursery, player, listener)
                 note_words = self.inbound.note_words
@@ -170,12 +176,8 @@ class Call:
         def info() -> CallInfo:
             return CallInfo(self.sid, self.parameters, self.history.messages)
 
-        def tool_done(call_id: str, result: str) -> None:
-            self.history.tool_done(call_id, result)
-            if isinstance(listener, Dialogue):
-                listener.tool_done(call_id, result)
-
         line = LiveLine(player, self._keypad)
+        tool_done = _results_to(self.history, listener)
         return Desk(info, nursery, tool_done, line, lambda: self.operator)
 
     async def _listen_with(self, hearing: Hearing) -> None:
@@ -188,7 +190,7 @@ class Call:
             while self.ended_by is None:
                 self._take(await self._line.receive())
         except LineClosed:
-            self.hang_up("caller")
+            self._lose_line()
         except RemoteProtocolError as error:
             self.log.milestone("protocol error", reason=str(error))
             self.hang_up("carrier", error.close_code)
@@ -196,6 +198,8 @@ class Call:
     def _take(self, message: str | bytes) -> None:
         event = self._stream.receive(message)
         if type(event) is Media:  # forty-nine of fifty: before the slower match
+            if self.tap is not None:
+                self.tap.received(event.audio, event.at_ms)
             self.inbound.take(event.audio)
             return
         match event:
@@ -220,8 +224,12 @@ class Call:
         try:
             await self._line.send(*map(self._stream.send, commands))
         except LineClosed:
-            self.hang_up("caller")
+            self._lose_line()
             await trio.sleep_forever()
+
+    def _lose_line(self) -> None:
+        self.was_cut = self.was_cut or self.ended_by is None
+        self.hang_up("caller")
 
     async def wait_started(self) -> None:
         """Wait for the carrier's `start`.
@@ -258,8 +266,19 @@ def _log_end(call: Call) -> None:
     )
 
 
+def _results_to(history: History, listener: Transcription | Dialogue) -> Callable[[str, str], None]:
+    """Return what takes a tool's late result: a model with a memory of its own wants it, too."""
+
+    def tool_done(call_id: str, result: str) -> None:
+        history.tool_done(call_id, result)
+        if isinstance(listener, Dialogue):
+            listener.tool_done(call_id, result)
+
+    return tool_done
+
+
 @asynccontextmanager
-async def _listener(agent: Agent) -> AsyncIterator[Transcription | Dialogue]:
+async def open_listener(agent: Agent) -> AsyncIterator[Transcription | Dialogue]:
     """Open who listens to a call: a recogniser, or a model that speaks as well."""
     persona = agent.persona
     if agent.model is None:

@@ -13,7 +13,6 @@ from ..dialogue.history import same_words
 from ..errors import ProviderError
 from .reply import Reply
 from .turn import Turn, clean
-from .writing import FIRST_S
 
 
 class CascadeTurn(Turn):
@@ -34,7 +33,9 @@ class CascadeTurn(Turn):
     async def _think(self) -> None:
         if self.words is not None:
             self._understood.set()
-            await self.reply.produce(self._talk.history.with_caller(self.words))
+            history = self._talk.history
+            said = history.with_caller(self.words) if self.words else history.messages
+            await self.reply.produce(said)
             return
         async with trio.open_nursery() as nursery:
             guess = _Guess()
@@ -104,11 +105,12 @@ class CascadeTurn(Turn):
         return True
 
     async def _transcribe(self) -> str:
-        with trio.move_on_after(FIRST_S):
+        patience = self._talk.words_s
+        with trio.move_on_after(patience):
             assert isinstance(self._talk.listener, Transcription)
             transcript = await self._talk.listener.transcript(self.utterance)
             return clean(transcript.text)
-        raise ProviderError("stt", "timeout", f"nothing for {FIRST_S:.1f} s")
+        raise ProviderError("stt", "timeout", f"nothing for {patience:.1f} s")
 
 
 class _Guess:

@@ -56,7 +56,8 @@ class SpokenTurn(Turn):
     async def _think(self) -> None:
         if self._words is not None:
             self._understood.set()
-            await self.reply.answer(self._words)
+            # Without words, what the history ends with is to be answered: a tool's result.
+            await self.reply.answer(self._words or None)
             return
         if self.interrupted is None:
             self._understood.set()

@@ -13,6 +13,7 @@ from .cascade import CascadeTurn
 from .duplex import SpokenTurn
 from .events import PipelineEvent, TurnFinished
 from .phrases import Announcement
+from .timeline import CallLog
 from .turn import Conversation, Outcome, Turn
 
 
@@ -57,21 +58,23 @@ class LiveTurns:
     async def _follow(self, turn: Turn, act: Callable[[], Awaitable[None]]) -> None:
         """Run a turn to its end, whatever end, and say so."""
         await act()
-        self._report(turn)
+        report(turn, self._talk.log)
         self._post.send_nowait(TurnFinished(turn))
 
-    def _report(self, turn: Turn) -> None:
-        """Log what a finished turn was like."""
-        timeline, log = turn.timeline, self._talk.log
-        if turn.outcome is Outcome.HEARD and timeline.gap is not None:
-            log.milestone(
-                "turn done",
-                turn=turn.name,
-                gap=round(timeline.gap, 3),
-                speculations=timeline.speculations,
-                speculated=timeline.speculated,
-                **timeline.breakdown(),
-                **timeline.cost(),
-            )
-        if turn.outcome in (Outcome.HEARD, Outcome.SILENT, Outcome.FAILED):
-            log.milestone("ready")
+
+def report(turn: Turn, log: CallLog, **more: object) -> None:
+    """Log what a finished turn was like, and `more` of it."""
+    timeline = turn.timeline
+    if turn.outcome is Outcome.HEARD and timeline.gap is not None:
+        log.milestone(
+            "turn done",
+            turn=turn.name,
+            gap=round(timeline.gap, 3),
+            speculations=timeline.speculations,
+            speculated=timeline.speculated,
+            **timeline.breakdown(),
+            **timeline.cost(),
+            **more,
+        )
+    if turn.outcome in (Outcome.HEARD, Outcome.SILENT, Outcome.FAILED):
+        log.milestone("ready")

@@ -19,6 +19,9 @@ _logger = logging.getLogger("voicecore.call")
 PREPARE_S = 20.0
 """How long the rendering of one phrase may take at start; calls do not wait for it."""
 
+RENDER_S = 2.5
+"""The same while a carrier waits for a webhook's answer, which may also be words."""
+
 MAX_PHRASE_BYTES = 60 * 8000
 """A minute.  Longer is no phrase, and must not be held in memory."""
 
@@ -35,10 +38,16 @@ class StockWords:
     """Before the call is given to somebody else."""
     fillers: tuple[str, ...] = ()
     """Said while the answer takes its time."""
+    unheard: str = "Did you say something?"
+    """These three belong to the recording flow: there was nothing in the recording;"""
+    cut_off: str = "We were cut off. Please go on."
+    """the call's stream has broken;"""
+    no_answer: str = "I am sorry, nobody is answering. What else can I do for you?"
+    """who it was given to does not answer."""
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All of them, but for the fillers."""
+        """What a stream needs of them, but for the fillers."""
         return (self.still_there, self.goodbye, self.apology, self.give_up, self.connecting)
 
 
@@ -57,6 +66,9 @@ STOCK_WORDS: dict[str, StockWords] = {
         give_up="माफ़ कीजिए, अभी तकनीकी समस्या है। कृपया बाद में कॉल कीजिए। नमस्ते।",
         connecting="एक पल रुकिए, मैं आपको जोड़ती हूँ।",
         fillers=("एक पल।", "देखती हूँ।", "ज़रा रुकिए।"),
+        unheard="क्या आपने कुछ कहा?",
+        cut_off="हमारा संपर्क टूट गया था। कृपया आगे कहिए।",
+        no_answer="माफ़ कीजिए, कोई जवाब नहीं दे रहा है। मैं और क्या कर सकता हूँ?",
     ),
 }
 
@@ -104,6 +116,19 @@ class Phrases:
     def apology(self, text: str) -> bytes:
         """Return the mu-law of an apology, whatever happened: at worst the one in the package."""
         return self._audio.get(text) or _last_resort()
+
+    async def rendered(self, tts: TTS, text: str, voice: str, language: str) -> bytes | None:
+        """Return the mu-law of `text`, rendered now if it was not prepared; None if that fails.
+
+        It is kept: who uses this has few texts.
+        """
+        if text and text not in self._audio:
+            try:
+                with trio.fail_after(RENDER_S):
+                    self._audio[text] = await _render(tts, text, voice, language)
+            except* (ProviderError, trio.TooSlowError):
+                _logger.warning("a phrase could not be rendered in time")
+        return self._audio.get(text)
 
     async def prepare(self, tts: TTS, texts: Iterable[str], voice: str, language: str) -> None:
         """Render `texts`, one after the other.  What fails is logged and left out."""

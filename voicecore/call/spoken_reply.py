@@ -85,7 +85,7 @@ class SpokenReply:
         spoken = self.speech.spoken
         return self._rounds.heard(spoken.heard_by_step(position), spoken.heard_by_step())
 
-    async def answer(self, question: bytes | str, learn: Learn | None = None) -> None:
+    async def answer(self, question: Question, learn: Learn | None = None) -> None:
         """Make a reply to `question`; `learn` finds out which words they were, meanwhile.
 
         Raises:
@@ -210,7 +210,7 @@ class SpokenReply:
             ProviderError: there is nothing to be heard, and should be.
         """
         is_silent = not self._inflow.has_audio
-        if is_silent and self.hands.is_last:
+        if is_silent and (self.hands.ends_call or self.hands.transfer is not None):
             await self._inflow.drained()
             words = self._stock_words
             text = words.goodbye if self.hands.ends_call else words.connecting

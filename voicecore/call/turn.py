@@ -22,13 +22,13 @@ from ..contracts import Dialogue, Message, Transcription
 from ..dialogue.history import History
 from ..errors import ProviderError, leaves
 from .agent import Agent
-from .hands import Desk
+from .hands import Desk, Hands
 from .phrases import Announcement, EndsBy
-from .playback import Player
 from .speech import Speech
 from .timeline import CallLog, TurnTimeline
 from .transfer import Transfer
 from .voice import Voice
+from .writing import FIRST_S
 
 MAX_TRANSCRIPT_CHARACTERS = 4000
 """What a recogniser says is data: longer than any turn, and it is cut."""
@@ -53,7 +53,7 @@ class Conversation:
     """What the turns of one call share."""
 
     agent: Agent
-    player: Player
+    player: Playback
     listener: Transcription | Dialogue
     """Who listens: a recogniser, or a model that speaks as well."""
     history: History
@@ -61,6 +61,27 @@ class Conversation:
     desk: Desk
     note_words: Callable[[str], None] = lambda words: None
     """Told the words of a turn that may not be over yet: they may need more patience."""
+    words_s: float = FIRST_S
+    """How long a recogniser may take for the words of one utterance."""
+
+
+class Playback(Protocol):
+    """What turns need of a player.  See `playback.Player`."""
+
+    def new_speech(self, name: str) -> Speech:
+        """Return an empty speech that can be played here."""
+
+    async def play(self, speech: Speech) -> None:
+        """Play a speech until its end was heard.  If cancelled, the rest of it never is."""
+
+    def heard(self, speech: Speech) -> int:
+        """Bytes of a speech that were heard."""
+
+    def hold(self) -> None:
+        """Stop feeding: somebody may be speaking."""
+
+    def release(self) -> None:
+        """Go on feeding, from the exact byte."""
 
 
 class AnyReply(Protocol):
@@ -68,6 +89,7 @@ class AnyReply(Protocol):
 
     speech: Speech
     voice: Voice
+    hands: Hands
 
     @property
     def ends_call(self) -> bool:
@@ -301,7 +323,7 @@ class Turn(ABC):
                     turn=self.name,
                     text=heard,
                     interrupted=interrupted,
-                    heard_s=round(speech.confirmed / SAMPLE_RATE, 2),
+                    heard_s=round((speech.confirmed if cut else speech.end) / SAMPLE_RATE, 2),
                 )
         self.timeline.first_sent = speech.first_sent_at
         return heard

@@ -77,7 +77,9 @@ class Writing:
                 self.is_complete = True
             elif await self._use_tools(nursery):
                 self.is_complete = True
-                if self._timeline.first_clause is None:  # nobody is given away without a word
+                is_silent = self._timeline.first_clause is None
+                if is_silent and self._hands.transfer is not None:
+                    # Nobody is given away without a word.
                     await pass_on([self._clause(self._agent.persona.stock_words.connecting)])
 
     async def _write(self, pass_on: PassOn) -> None:

@@ -26,7 +26,8 @@ from .websocket import WebSocket
 logger = logging.getLogger(__name__)
 
 ANSWER_S = 5.0
-"""How long an utterance may wait for its words, a reconnect included."""
+"""How long an utterance may wait for its words, a reconnect included; one that was never fed also
+as long as it takes to say it, for some vendors take audio hardly faster."""
 
 GRACE_S = 0.3
 """What a final transcript may come later than an interim one that reaches as far."""
@@ -108,13 +109,14 @@ class LiveCall:
         """
         if not utterance:
             return Transcript("")
+        patience = ANSWER_S if self._is_fed else ANSWER_S + len(utterance) / SAMPLE_RATE
         question = Question(self._ask(utterance), trio.current_time())
         self._ear.question = question
         self._redial.ask()
         for event in (self._begun, self._ear.more):
             event.set()
         try:
-            with trio.move_on_after(ANSWER_S):
+            with trio.move_on_after(patience):
                 await self._wait_for(question)
                 question.ask.answered = True
                 words = self._ear.words.words_of(question.ask)
@@ -122,7 +124,7 @@ class LiveCall:
         finally:
             if self._ear.question is question:
                 self._ear.question = None
-        raise ProviderError(self._provider, "timeout", f"no words within {ANSWER_S:g} s")
+        raise ProviderError(self._provider, "timeout", f"no words within {patience:g} s")
 
     def _ask(self, utterance: bytes) -> Ask:
         if self._is_fed:
@@ -178,6 +180,8 @@ class LiveCall:
         if session.rules.quiet_s < math.inf:
             silent = session.has_asked(question) and session.heard_at < session.finalised_at
             return session.finalised_at + session.rules.quiet_s if silent else math.inf
+        if session.sent < question.target:
+            return math.inf  # it has not heard all yet, and may have nothing to say
         return max(question.began, session.opened_at, session.heard_at) + SILENT_S
 
     async def run(self) -> None:

@@ -29,7 +29,7 @@ from .http import BadRequest, Request, Response
 from .limits import FORM_FIELDS
 from .upgrade import Upgrade, websocket_key
 from .urls import public_base, websocket_url
-from .words import BROKEN, BUSY, ENDED_WELL
+from .words import BROKEN, BUSY, ENDED_WELL, LOST
 
 if TYPE_CHECKING:
     from .routes import Answer, House, Route
@@ -94,7 +94,9 @@ async def stream_ended(carrier: Carrier, house: House, request: Request, body: b
     fields = given_fields(request, body)
     if not carrier.fields.tells_the_end(fields):
         return Response(204)
-    wanted = house.ledger.ending(proven or carrier.fields.call_of(fields)) in ENDED_WELL
+    ended_by = house.ledger.ending(proven or carrier.fields.call_of(fields))
+    # Some of them close the socket when the caller hangs up, and say no more.
+    wanted = ended_by in ENDED_WELL or ended_by == LOST
     return carrier.answer(carrier.document.hang_up("" if wanted else BROKEN))
 
 

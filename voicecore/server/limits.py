@@ -64,5 +64,10 @@ TOKEN_S = 60.0
 LEDGER_RECORDS = 4096
 """How many ended calls and used tokens each worker remembers; the oldest are forgotten first."""
 
+RECORDED_CALLS_A_PLACE = 4
+RECORDED_CALLS = 256
+"""Calls in the recording flow of one worker: so many for each place of VOICECORE_MAX_CALLS, and so
+many if that is none.  Beyond it callers hear that all lines are busy."""
+
 RESERVED_FILES = 64
 """Descriptors kept free for providers and logs when connections are counted."""

@@ -21,7 +21,12 @@ REACTION_S = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
 LATE_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.16, 0.3, 1.0)
 STALL_S = (0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 
-STAGES = ("endpoint", "stt", "llm", "clause", "tts")
+STAGES = ("endpoint", "fetch", "stt", "llm", "clause", "tts")
+
+GAPS = {
+    "response_gap": "Last voiced frame of the caller to first frame of the reply on the wire",
+    "recorded_response_gap": "The webhook that tells of a recording to the answer that is its own",
+}
 
 TOTALS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "cache_hits": ("voicecore_tts_cache_hits", "Texts whose speech was in the cache", ()),
@@ -52,11 +57,9 @@ class Meters:
         self.calls = Counter(
             "voicecore_calls", "Calls that are over, by who ended", ["by"], **given
         )
-        self.gap = Histogram(
-            "voicecore_response_gap_seconds",
-            "Last voiced frame of the caller to first frame of the reply on the wire",
-            buckets=GAP_S,
-            **given,
+        self.gap, self.recorded_gap = (
+            Histogram(f"voicecore_{name}_seconds", meaning, buckets=GAP_S, **given)
+            for name, meaning in GAPS.items()
         )
         self.stage = Histogram(
             "voicecore_stage_seconds",
@@ -144,9 +147,14 @@ class Meters:
     def _take_stream_started(self, fields: Mapping[str, Any]) -> None:
         self.active.inc()
 
+    def _take_recording_flow_started(self, fields: Mapping[str, Any]) -> None:
+        self.active.inc()
+
     def _take_call_ended(self, fields: Mapping[str, Any]) -> None:
         self.active.dec()
         self.calls.labels(fields["reason"]).inc()
+        if fields.get("flow") == "recording":
+            return  # what follows is a stream's
         self.underruns.labels("late").inc(fields["underruns"])
         self.underruns.labels("tts").inc(fields["starved"])
         self.dropped.inc(fields["dropped_frames"])
@@ -155,7 +163,8 @@ class Meters:
         self.mark.observe(fields["mark_ms"] / 1000)
 
     def _take_turn_done(self, fields: Mapping[str, Any]) -> None:
-        self.gap.observe(fields["gap"])
+        gap = self.recorded_gap if fields.get("flow") == "recording" else self.gap
+        gap.observe(fields["gap"])
         for stage in STAGES:
             if stage in fields:
                 self.stage.labels(stage).observe(fields[stage])

@@ -10,24 +10,26 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from ..call.agents import Agents
+from ..records.database import Status
+from ..records.records import Records
 from ..settings import Settings
 from ..twilio import twiml
-from ..twilio.signature import Form, parse_form
+from ..twilio.signature import Form
+from . import recording_routes
 from .admission import Admission
+from .call_state import CallStates
 from .carrier_routes import CARRIER_ROUTES
 from .http import BadRequest, Request, Response
 from .ledger import Ledger
-from .limits import FORM_FIELDS
 from .metrics import CONTENT_TYPE, Metrics
+from .recording_flow import RecordingFlow
+from .status import call_status, log_fields, stream_status
 from .store import Store
 from .upgrade import Upgrade, websocket_key
-from .urls import public_base, websocket_url
-from .words import BROKEN, BUSY, ENDED_WELL
+from .urls import websocket_url
+from .webhooks import OVER, XML, our_origin, signed_form
 
 log = logging.getLogger("voicecore.server")
-
-FORM = "application/x-www-form-urlencoded"
-XML = "text/xml; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,12 @@ class House:
     """Called when a call will begin in a moment."""
     agents: Agents | None = None
     """Who answers; None: a function of the embedder's, which takes streams only."""
+    states: CallStates | None = None
+    """What is known of calls, whichever worker they reach."""
+    flow: RecordingFlow | None = None
+    """Where calls go on without a stream, if there are agents."""
+    records: Records | None = None
+    """None: calls are not recorded."""
 
     def stream_parameters(self, call_sid: str, caller: str, called: str) -> dict[str, str]:
         """Return what a stream is given on its way, and brings back in its `start`."""
@@ -59,30 +67,50 @@ Route = Callable[[House, Request, bytes], Awaitable[Answer]]
 
 
 async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
-    """A call comes in: connect it to a media stream, or say that there is no room."""
-    form = _signed_form(house, request, body)
+    """A call comes in: connect it to a media stream, or, without room, answer it all the same."""
+    form = signed_form(house.admission, request, body)
     if isinstance(form, Response):
         return form
     call_sid = form.first("CallSid")
     if not call_sid:
         return Response(400, b"no CallSid\n")
     if house.admission.draining or house.admission.full:
-        log.info("call turned away", extra={"call": call_sid})
-        return Response(200, twiml.hang_up(BUSY), XML)
-    base = public_base(request, house.settings.public_url)
+        return await recording_routes.instead_of_stream(house, request, form)
+    base = our_origin(request, house.settings)
     parameters = house.stream_parameters(call_sid, form.first("From"), form.first("To"))
+    if (direction := form.first("Direction")).startswith("outbound"):
+        parameters["Direction"] = direction
     house.warm_up()
     media, ended = websocket_url(base, "/media-stream"), f"{base}/voice-stream/ended"
-    return Response(200, twiml.stream(media, ended, parameters), XML)
+    document = twiml.stream(media, ended, parameters, status_url=f"{base}/status/stream")
+    return Response(200, document, XML)
 
 
-async def stream_ended(house: House, request: Request, body: bytes) -> Answer:
-    """The stream is over.  If the agent ended it the call is, too; else the caller is told."""
-    form = _signed_form(house, request, body)
+async def status_call(house: House, request: Request, body: bytes) -> Answer:
+    """The carrier tells how a call goes."""
+    return await _note_status(house, request, body, call_status)
+
+
+async def status_stream(house: House, request: Request, body: bytes) -> Answer:
+    """The carrier tells how a stream goes: nobody else knows why a handshake failed."""
+    return await _note_status(house, request, body, stream_status)
+
+
+async def _note_status(
+    house: House, request: Request, body: bytes, read: Callable[[Form], Status]
+) -> Answer:
+    form = signed_form(house.admission, request, body)
     if isinstance(form, Response):
         return form
-    wanted = house.ledger.ending(form.first("CallSid")) in ENDED_WELL
-    return Response(200, twiml.hang_up("" if wanted else BROKEN), XML)
+    status = read(form)
+    if not status.sid:
+        return Response(400, b"no CallSid\n")
+    log.info("%s status", status.kind, extra={"call": status.sid, "fields": log_fields(status)})
+    if house.records is not None:
+        await house.records.note_status(status)
+    if status.kind == "call" and status.status in OVER and house.flow is not None:
+        await house.flow.end(status.sid)
+    return Response(204)
 
 
 async def media_stream(house: House, request: Request, body: bytes) -> Answer:
@@ -114,16 +142,25 @@ async def metrics(house: House, request: Request, body: bytes) -> Answer:
 
 ROUTES: dict[str, dict[str, Route]] = {
     "/voice-stream": {"POST": voice_stream},
-    "/voice-stream/ended": {"POST": stream_ended},
+    "/voice-stream/ended": {"POST": recording_routes.stream_ended},
+    "/voice-stream/dialled": {"POST": recording_routes.stream_dialled},
+    "/voice": {"POST": recording_routes.voice},
+    "/voice/recording": {"POST": recording_routes.voice_recording},
+    "/voice/digits": {"POST": recording_routes.voice_digits},
+    "/voice/recording/wait": {"POST": recording_routes.voice_wait},
+    "/voice/audio/": {"GET": recording_routes.voice_audio},
+    "/status/call": {"POST": status_call},
+    "/status/stream": {"POST": status_stream},
     "/media-stream": {"GET": media_stream},
     "/voice-stream/twilio": {"POST": voice_stream},
-    "/voice-stream/twilio/ended": {"POST": stream_ended},
+    "/voice-stream/twilio/ended": {"POST": recording_routes.stream_ended},
     "/media-stream/twilio": {"GET": media_stream},
     **CARRIER_ROUTES,
     "/healthz": {"GET": healthz},
     "/readyz": {"GET": readyz},
     "/metrics": {"GET": metrics},
 }
+"""By path; one that ends in a slash takes one more segment."""
 
 
 def find_route(request: Request) -> Route:
@@ -132,7 +169,8 @@ def find_route(request: Request) -> Route:
     Raises:
         BadRequest: 404, or 405 with the methods that are allowed.
     """
-    methods = ROUTES.get(request.path)
+    folder = request.path.rpartition("/")[0]
+    methods = ROUTES.get(request.path) or (ROUTES.get(f"{folder}/") if folder else None)
     if methods is None:
         raise BadRequest(404, "not found")
     route = methods.get("GET" if request.method == "HEAD" else request.method)
@@ -140,14 +178,3 @@ def find_route(request: Request) -> Route:
         allowed = ", ".join(["GET", "HEAD"] if "GET" in methods else list(methods))
         raise BadRequest(405, "method not allowed", {"Allow": allowed})
     return route
-
-
-def _signed_form(house: House, request: Request, body: bytes) -> Form | Response:
-    content_type = request.header("content-type").partition(";")[0].strip().lower()
-    if content_type != FORM and (content_type or body):
-        return Response(415, b"a form, please\n")
-    try:
-        form = parse_form(body, FORM_FIELDS)
-    except ValueError:
-        return Response(400, b"too many fields\n")
-    return form if house.admission.signed(request, form) else Response(403)

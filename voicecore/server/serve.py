@@ -14,7 +14,7 @@ Rules that hold here:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -23,29 +23,29 @@ import trio
 
 from ..call.agent import Agent
 from ..call.agents import AgentPicker, Agents, picker_of
-from ..call.call import Call, open_call
 from ..call.line import CLOSE_S
-from ..call.timeline import Observer
-from ..contracts import Line
+from ..records.records import Records, open_records
 from ..settings import Settings
-from ..wire.dialects import Dialect
-from .admission import Admission, Admit
+from .admission import Admission
 from .boundary import contain
+from .call_state import CallStates
+from .conversing import Handler, converse_with, conversing
+from .flow_calls import FlowCalls
+from .flow_records import FlowRecords
 from .http import BadRequest, HttpConnection
 from .ledger import Ledger
-from .limits import RESERVED_FILES
+from .limits import RECORDED_CALLS, RECORDED_CALLS_A_PLACE, RESERVED_FILES
 from .listening import file_limit, listen
-from .media import Converse, Ending, MediaStreams
+from .media import Converse, MediaStreams
 from .metrics import Metrics, Totals
-from .open_agents import open_agents
 from .peer import linger
+from .recorded_turns import RecordedTurns
+from .recording_flow import RecordingFlow
+from .recording_source import RecordingSource
 from .routes import House, find_route
 from .store import store_for
 from .upgrade import Upgrade
 from .workers import WorkerSeat
-
-Handler = Callable[[Call], Awaitable[None]]
-"""Takes a call once it has started; the call ends when it returns."""
 
 WarmUp = Callable[[], Awaitable[None]]
 
@@ -97,8 +97,9 @@ class Server:
 
     @property
     def calls(self) -> int:
-        """Calls that are up."""
-        return self._house.ledger.calls
+        """Calls that are up: streams of all workers, and recording flows of this one."""
+        flow = self._house.flow
+        return self._house.ledger.calls + (0 if flow is None else len(flow.calls))
 
     def drain(self) -> None:
         """Take no more calls; `serve` returns when those that run are over."""
@@ -114,6 +115,8 @@ class Server:
             await self._house.admission.wait_draining()
             with trio.move_on_after(settings.drain_s):
                 await self._streams.wait_empty()
+                if self._house.flow is not None:
+                    await self._house.flow.calls.wait_empty()
             self._streams.hang_up()
             with trio.move_on_after(CLOSE_S + 1):
                 await self._streams.wait_empty()
@@ -182,34 +185,31 @@ async def serve(
     `who` answers them: an agent; a plain function from a call's parameters to an agent; or an async
     function that gets each call once it has started, whose call ends when it returns.  Such a
     function answers streams only: there is no recording flow to fall back to.  An exception in a
-    call ends that call (1011) and no other.  A worker that shares the port has a `seat`.
+    call ends that call (1011) and no other.  A worker that shares the port has a `seat`.  With
+    VOICECORE_RECORD_DIR calls are recorded.
 
     For a function that takes calls, `warm_up` runs at the webhook, a moment before its call, and
     `totals` is asked for what the metrics should follow (`meters.TOTALS`); agents have their own.
 
     Raises:
-        CannotListen: the port is taken, or the host is not ours.  Where agents are open, this and
-            `SettingsError` come in an exception group.
+        CannotListen: the port is taken, or the host is not ours.
+        SettingsError: calls cannot be recorded, or providers cannot be opened.  Where agents are
+            open, or calls are recorded, both errors come in an exception group.
     """
-    pick = picker_of(who)
-    if pick is None:
-        handler: Handler = who  # type: ignore[assignment]
-        await _serve(handler, settings, seat, Outfit(warm_up, Metrics(totals)), task_status)
-        return
-    async with open_agents(pick, settings) as agents:
-        outfit = Outfit(agents.warm_up, Metrics(agents.totals), agents)
-        await _serve(conversing(agents), settings, seat, outfit, task_status)
+    async with AsyncExitStack() as stack:
+        records = await stack.enter_async_context(open_records(settings))
+        pick, agents = picker_of(who), None
+        if pick is None:
+            handler: Handler = who  # type: ignore[assignment]
+        else:
+            from .open_agents import open_agents  # slow to import: providers
 
-
-async def _serve(
-    handler: Handler,
-    settings: Settings,
-    seat: WorkerSeat | None,
-    outfit: Outfit,
-    task_status: trio.TaskStatus[Server],
-) -> None:
-    converse = converse_with(handler, outfit.metrics.observe)
-    await serve_lines(converse, settings, seat=seat, outfit=outfit, task_status=task_status)
+            agents = await stack.enter_async_context(open_agents(pick, settings))
+            handler, warm_up, totals = conversing(agents), agents.warm_up, agents.totals
+        states = call_states(settings, seat)
+        outfit = Outfit(warm_up, Metrics(totals), agents, records, states)
+        converse = converse_with(handler, outfit.metrics.observe, records, states)
+        await serve_lines(converse, settings, seat=seat, outfit=outfit, task_status=task_status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +219,10 @@ class Outfit:
     warm_up: WarmUp | None = None
     metrics: Metrics = field(default_factory=Metrics)
     agents: Agents | None = None
+    records: Records | None = None
+    """None: calls are not recorded."""
+    states: CallStates | None = None
+    """What is known of calls; they are a store's, so that is everybody's."""
 
 
 async def serve_lines(
@@ -233,13 +237,8 @@ async def serve_lines(
     listeners = await listen(settings.host, settings.port, share=seat is not None)
     ledger = Ledger() if seat is None else seat.ledger()
     outfit = outfit or Outfit()
-    # trio's clock starts anywhere; tokens must mean the same to all workers.
-    since_epoch = datetime.now(tz=UTC).timestamp() - trio.current_time()
-
-    def clock() -> float:
-        return trio.current_time() + since_epoch
-
-    admission = Admission(settings, ledger, clock)
+    states = outfit.states or call_states(settings, seat)
+    admission = Admission(settings, ledger, states.clock)
     streams = MediaStreams(converse, admission, ledger)
     addresses = [listener.socket.getsockname()[:2] for listener in listeners]
     async with trio.open_nursery() as nursery:
@@ -248,10 +247,13 @@ async def serve_lines(
             settings,
             admission,
             ledger,
-            store_for("" if seat is None else seat.directory, clock),
+            states.store,
             metrics=outfit.metrics,
             warm_up=WarmUps(outfit.warm_up, nursery).start,
             agents=outfit.agents,
+            records=outfit.records,
+            states=states,
+            flow=await _started_flow(nursery, settings, ledger, outfit, states),
         )
         server = Server(house, streams, addresses)
         task_status.started(server)
@@ -259,26 +261,31 @@ async def serve_lines(
         nursery.cancel_scope.cancel()
 
 
-def conversing(agents: Agents) -> Handler:
-    """Return a handler that lets the agent of each call talk."""
+def call_states(settings: Settings, seat: WorkerSeat | None = None) -> CallStates:
+    """Return what is known of the calls of a server, or of all workers of one."""
+    # trio's clock starts anywhere; tokens and lifetimes must mean the same to all workers.
+    since_epoch = datetime.now(tz=UTC).timestamp() - trio.current_time()
 
-    async def converse(call: Call) -> None:
-        await call.converse(await agents.agent_for(call.parameters))
+    def clock() -> float:
+        return trio.current_time() + since_epoch
 
-    return converse
+    store = store_for("" if seat is None else seat.directory, clock)
+    return CallStates(store, clock, settings.max_call_s)
 
 
-def converse_with(handler: Handler, observe: Observer | None = None) -> Converse:
-    """Return what `serve_lines` takes: open a call on each line, and let `handler` talk."""
-
-    async def converse(line: Line, admit: Admit, dialect: Dialect) -> Ending:
-        async with open_call(line, admit, observe, dialect) as call:
-            await handler(call)
-            # A handler that returns has nothing more to say: the agent ended the call.
-            call.hang_up("agent")
-        return Ending(call.sid, call.ended_by or "agent", call.close_code)
-
-    return converse
+async def _started_flow(
+    nursery: trio.Nursery, settings: Settings, ledger: Ledger, outfit: Outfit, states: CallStates
+) -> RecordingFlow | None:
+    """Start the recording flow, if there are agents that can answer in it."""
+    if outfit.agents is None:
+        return None
+    source = RecordingSource(settings)
+    nursery.start_soon(source.run, name="recordings")
+    most = RECORDED_CALLS_A_PLACE * settings.max_calls or RECORDED_CALLS
+    calls = FlowCalls(states, most, FlowRecords(outfit.records, outfit.metrics.observe))
+    flow = RecordingFlow(outfit.agents, calls, RecordedTurns(states.store, ledger), source.fetch)
+    await nursery.start(flow.run)
+    return flow
 
 
 async def _turn_away(transport: trio.abc.Stream) -> None:

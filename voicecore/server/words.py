@@ -3,5 +3,8 @@
 BUSY = "All our lines are busy. Please call again in a few minutes."
 BROKEN = "We are sorry, something went wrong. Please call again."
 
-ENDED_WELL = frozenset({"agent", "caller", "silence", "length"})
+ENDED_WELL = frozenset({"agent", "caller", "silence", "length", "admin"})
 """Endings after which there is nothing left to say."""
+
+LOST = "lost"
+"""How a stream ended whose socket went without the carrier's `stop`."""

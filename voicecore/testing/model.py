@@ -83,7 +83,7 @@ class FakeDialogue:
     ) -> AsyncIterator[FakeAnswer]:
         """Answer; or go on with the last answer that was not forgotten."""
         model = self._model
-        words, parts = self._respond(question)
+        words, parts = self._respond(question, messages)
         number = len(model.requests)
         fault = model.faults[number] if number < len(model.faults) else ""
         request = Request(words, trio.current_time())
@@ -96,11 +96,14 @@ class FakeDialogue:
         finally:
             request.closed = answer.left_at = trio.current_time()
 
-    def _respond(self, question: Question) -> tuple[str, list[str | ToolCall]]:
+    def _respond(
+        self, question: Question, messages: Sequence[Message]
+    ) -> tuple[str, list[str | ToolCall]]:
         """Return what is asked, in words, and what there is to say."""
         results, self._results = self._results, []
         if question is None:
-            return "", _parts(self._model.conclude(results))
+            known = [message.text for message in messages if message.role == "tool"]
+            return "", _parts(self._model.conclude(results or known[-1:]))
         if not question:
             remembered = [answer for answer in self._answers if not answer.is_forgotten]
             return "", remembered[-1].unsaid

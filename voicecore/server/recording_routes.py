@@ -1,0 +1,152 @@
+"""The webhooks of the recording flow, and of a call whose stream is over.
+
+A call goes on here when its stream could not be had or has failed, and only then: a stream that
+somebody has ended is the call's end.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+from ..twilio import twiml
+from ..twilio.sids import recording_sid
+from ..twilio.signature import Form
+from .flow_calls import Visit
+from .http import Request, Response
+from .prompts import AUDIO_TYPE, published
+from .recorded_turns import turn_key
+from .recording_flow import Recorded, RecordingFlow, dial
+from .webhooks import OVER, XML, call_parameters, our_origin, signed_form
+from .words import BROKEN, BUSY, ENDED_WELL
+
+if TYPE_CHECKING:
+    from .routes import House
+
+log = logging.getLogger("voicecore.server")
+
+DIGITS = 32
+"""As many keys as can be asked for."""
+
+IDEMPOTENCY = "i-twilio-idempotency-token"
+DIALLED_WELL = frozenset({"completed", "answered"})
+Document = Callable[[RecordingFlow, Visit], Awaitable[bytes]]
+
+
+async def voice(house: House, request: Request, body: bytes) -> Response:
+    """A call comes in, and is to be answered by recordings."""
+    return await _documented(house, request, body, RecordingFlow.begin)
+
+
+async def voice_recording(house: House, request: Request, body: bytes) -> Response:
+    """The caller has spoken, or has not."""
+    form = signed_form(house.admission, request, body)
+    if isinstance(form, Response):
+        return form
+    recorded = _recorded(house, request, form)
+    return await _answered(house, request, form, lambda flow, visit: flow.answer(visit, recorded))
+
+
+async def voice_digits(house: House, request: Request, body: bytes) -> Response:
+    """The caller has typed what was asked for, or has not."""
+    form = signed_form(house.admission, request, body)
+    if isinstance(form, Response):
+        return form
+    digits = "".join(key for key in form.first("Digits")[:DIGITS] if key in "0123456789*#")
+    recorded = replace(_recorded(house, request, form), digits=digits)
+    return await _answered(house, request, form, lambda flow, visit: flow.answer(visit, recorded))
+
+
+async def voice_wait(house: House, request: Request, body: bytes) -> Response:
+    """The caller has heard that it takes a moment."""
+    query = parse_qs(urlsplit(request.target).query)
+    key, held = query.get("turn", [""])[0], query.get("held", [""])[0]
+    count = int(held) if held.isascii() and held.isdigit() and len(held) < 4 else 0
+    return await _documented(house, request, body, lambda flow, visit: flow.wait(visit, key, count))
+
+
+async def voice_audio(house: House, request: Request, body: bytes) -> Response:
+    """What the caller is to hear.  Unsigned: to know the name is enough."""
+    audio = await published(house.store, request.path)
+    if audio is None:
+        return Response(404, b"not found\n")
+    return Response(200, audio, AUDIO_TYPE, {"Cache-Control": "private, no-store"})
+
+
+async def stream_ended(house: House, request: Request, body: bytes) -> Response:
+    """The stream is over: so is the call, or it is somebody else's now, or it goes on here."""
+    form = signed_form(house.admission, request, body)
+    if isinstance(form, Response):
+        return form
+    call_sid = form.first("CallSid")
+    state = None if house.states is None else await house.states.load(call_sid)
+    ended_by = house.ledger.ending(call_sid) or ("" if state is None else state.ended_by)
+    if ended_by == "transfer" and state is not None and state.transfer is not None:
+        if form.first("CallStatus") not in OVER:
+            document = dial(twiml.Prompt(), state.transfer, our_origin(request, house.settings))
+            return Response(200, document, XML)
+    elif ended_by not in ENDED_WELL:
+        return await _answered(house, request, form, RecordingFlow.go_on)
+    return await _over(house, call_sid)
+
+
+async def stream_dialled(house: House, request: Request, body: bytes) -> Response:
+    """Whoever the call was given to has finished, or was not to be had."""
+    form = signed_form(house.admission, request, body)
+    if isinstance(form, Response):
+        return form
+    if form.first("DialCallStatus") in DIALLED_WELL:
+        return await _over(house, form.first("CallSid"))
+    return await _answered(house, request, form, RecordingFlow.go_on_unanswered)
+
+
+async def instead_of_stream(house: House, request: Request, form: Form) -> Response:
+    """There is no place for a stream: the call is answered at once all the same."""
+    log.info("no place for a stream", extra={"call": form.first("CallSid")})
+    if house.flow is None:
+        return Response(200, twiml.hang_up(BUSY), XML)
+    return await _answered(house, request, form, RecordingFlow.begin)
+
+
+async def _documented(house: House, request: Request, body: bytes, document: Document) -> Response:
+    form = signed_form(house.admission, request, body)
+    if isinstance(form, Response):
+        return form
+    return await _answered(house, request, form, document)
+
+
+async def _answered(house: House, request: Request, form: Form, document: Document) -> Response:
+    """Answer a webhook with what the flow says, if there is a flow, and still a call."""
+    call_sid = form.first("CallSid")
+    if form.first("CallStatus") in OVER or form.first("Digits") == "hangup":
+        return await _over(house, call_sid)
+    if house.flow is None:
+        return Response(200, twiml.hang_up(BROKEN), XML)
+    if not call_sid:
+        return Response(400, b"no CallSid\n")
+    base = our_origin(request, house.settings)
+    visit = Visit(call_sid, base, call_parameters(form, house.settings))
+    return Response(200, await document(house.flow, visit), XML)
+
+
+async def _over(house: House, call_sid: str) -> Response:
+    """The call is over: nothing of it is left here."""
+    if house.flow is not None and call_sid:
+        await house.flow.end(call_sid)
+    return Response(200, twiml.hang_up(), XML)
+
+
+def _recorded(house: House, request: Request, form: Form) -> Recorded:
+    """Return what was recorded.  One that cannot be named is no recording.
+
+    Whose account it is, is ours to know; a form's word counts if there is none in the settings:
+    it is signed, or there is no password that could be sent to the wrong place.
+    """
+    sid = recording_sid(form.first("RecordingSid"), form.first("RecordingUrl"))
+    what = sid or request.header(IDEMPOTENCY) or secrets.token_hex(16)
+    account = house.settings.twilio_account_sid or form.first("AccountSid")
+    return Recorded(turn_key(form.first("CallSid"), what), account, sid)
