@@ -37,12 +37,15 @@ class Echo:
     def said(self, text: str) -> None:
         """Note what was said without the model: nothing is."""
 
+    def tool_done(self, call_id: str, result: str) -> None:
+        """Note what became of a tool: none is asked for."""
+
     @asynccontextmanager
     async def answer(
-        self, utterance: bytes, messages: Sequence[voicecore.Message] = ()
+        self, question: bytes | str | None, messages: Sequence[voicecore.Message] = ()
     ) -> AsyncIterator[EchoAnswer]:
-        """Answer with what was said."""
-        yield EchoAnswer(utterance)
+        """Answer with what was said.  What was typed has no sound."""
+        yield EchoAnswer(question if isinstance(question, bytes) else b"")
 
 
 class EchoAnswer:
