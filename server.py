@@ -42,6 +42,7 @@ from voicecore.errors import CannotListen, SettingsError, leaves
 from voicecore.server.lifecycle import run_until_signalled
 from voicecore.server.log import configure
 from voicecore.server.metrics import Totals
+from voicecore.server.numbers import described
 from voicecore.server.serve import Handler, Server, WarmUp, serve
 from voicecore.server.workers import WorkerSeat, supervise
 from voicecore.settings import Settings, load, masked, variable_name
@@ -205,6 +206,8 @@ def show(settings: Settings) -> int:
         else:
             shown = "(none)" if value is None else masked(repr(value))
         _say(f"{variable_name(name)} = {shown}")
+    for line in described(settings):
+        _say(line)
     from voicecore.providers.table import describe
 
     providers = describe(settings)

@@ -29,6 +29,7 @@ from .pipeline import Pipeline
 from .playback import PlaybackStatistics, Player
 from .timeline import CallLog, Observer
 from .tools import END_CALL
+from .transfers import Operator
 from .turn import Conversation
 
 START_S = 10.0
@@ -61,6 +62,8 @@ class Call:
         """With whom the call goes on, once `ended_by` is "transfer"."""
         self.close_code = 1000
         """The WebSocket code with which the line should be closed."""
+        self.operator: Operator | None = None
+        """Who can call a human for the caller, if somebody can."""
         self.history = History()
         self._line = line
         self._stream = dialect.machine()

@@ -8,24 +8,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..call.agents import Agents
 from ..settings import Settings
 from ..twilio import twiml
-from ..twilio.signature import Form, parse_form
+from ..twilio.signature import Form
+from . import control, leg_routes, outbound
 from .admission import Admission
+from .forms import XML, signed_form
 from .http import BadRequest, Request, Response
 from .ledger import Ledger
-from .limits import FORM_FIELDS
 from .metrics import CONTENT_TYPE, Metrics
+from .paths import find_path
 from .store import Store
+from .switchboard import Switchboard
 from .upgrade import check_host, websocket_key
 from .urls import public_base, websocket_url
 
 log = logging.getLogger("voicecore.server")
 
-FORM = "application/x-www-form-urlencoded"
-XML = "text/xml; charset=utf-8"
 BUSY = "All our lines are busy. Please call again in a few minutes."
 BROKEN = "We are sorry, something went wrong. Please call again."
 
@@ -50,15 +52,19 @@ class House:
     """Called when a call will begin in a moment."""
     agents: Agents | None = None
     """Who answers; None: a function of the embedder's, which takes streams only."""
+    switchboard: Switchboard | None = None
+    """What the control routes work with."""
 
 
 Answer = Response | Upgrade
 Route = Callable[[House, Request, bytes], Awaitable[Answer]]
+NamedRoute = Callable[[House, Request, bytes, str], Awaitable[Answer]]
+"""The route of a path with a name in it."""
 
 
 async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
     """A call comes in: connect it to a media stream, or say that there is no room."""
-    form = _signed_form(house, request, body)
+    form = signed_form(house, request, body)
     if isinstance(form, Response):
         return form
     call_sid = form.first("CallSid")
@@ -69,6 +75,9 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
         return Response(200, twiml.hang_up(BUSY), XML)
     if house.settings.public_url is None:
         check_host(request)
+    ordered = await outbound.ordered_parameters(house, request, form)
+    if ordered is None:
+        return Response(200, twiml.hang_up(), XML)
     base = public_base(request, house.settings.public_url)
     parameters = {
         "token": house.admission.token(call_sid),
@@ -76,6 +85,8 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
         "To": form.first("To"),
         "language": house.settings.language,
     }
+    # The token stays first, and what is ours stays ours.
+    parameters = {**parameters, **ordered, **parameters}
     house.warm_up()
     media, ended = websocket_url(base, "/media-stream"), f"{base}/voice-stream/ended"
     return Response(200, twiml.stream(media, ended, parameters), XML)
@@ -83,7 +94,7 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
 
 async def stream_ended(house: House, request: Request, body: bytes) -> Answer:
     """The stream is over.  If the agent ended it the call is, too; else the caller is told."""
-    form = _signed_form(house, request, body)
+    form = signed_form(house, request, body)
     if isinstance(form, Response):
         return form
     wanted = house.ledger.ending(form.first("CallSid")) in ENDED_WELL
@@ -117,16 +128,29 @@ async def metrics(house: House, request: Request, body: bytes) -> Answer:
     return Response(200, await house.metrics.text(), CONTENT_TYPE)
 
 
-ENDED_WELL = frozenset({"agent", "caller", "silence", "length"})
+ENDED_WELL = frozenset({"agent", "caller", "silence", "length", "admin"})
 """Endings after which there is nothing left to say."""
 
 ROUTES: dict[str, dict[str, Route]] = {
     "/voice-stream": {"POST": voice_stream},
     "/voice-stream/ended": {"POST": stream_ended},
     "/media-stream": {"GET": media_stream},
+    "/calls": {"GET": control.list_calls, "POST": outbound.place_call},
+    "/status/amd": {"POST": outbound.amd_status},
     "/healthz": {"GET": healthz},
     "/readyz": {"GET": readyz},
     "/metrics": {"GET": metrics},
+}
+
+NAMED_ROUTES: dict[str, dict[str, NamedRoute]] = {
+    "/calls/{}": {"GET": control.describe_call},
+    "/calls/{}/hangup": {"POST": control.hang_up},
+    "/calls/{}/transfer": {"POST": control.transfer},
+    "/calls/{}/say": {"POST": control.say},
+    "/transfer/{}": {"POST": leg_routes.brief_leg},
+    "/transfer/{}/answer": {"POST": leg_routes.leg_answer},
+    "/transfer/{}/status": {"POST": leg_routes.leg_status},
+    "/transfer/{}/briefing.wav": {"GET": leg_routes.leg_audio},
 }
 
 
@@ -136,22 +160,27 @@ def find_route(request: Request) -> Route:
     Raises:
         BadRequest: 404, or 405 with the methods that are allowed.
     """
-    methods = ROUTES.get(request.path)
+    methods = ROUTES.get(request.path) or _named_routes(request.path)
     if methods is None:
         raise BadRequest(404, "not found")
     route = methods.get("GET" if request.method == "HEAD" else request.method)
     if route is None:
-        allowed = ", ".join(["GET", "HEAD"] if "GET" in methods else list(methods))
-        raise BadRequest(405, "method not allowed", {"Allow": allowed})
+        allowed = [way for way in methods for way in ((way, "HEAD") if way == "GET" else (way,))]
+        raise BadRequest(405, "method not allowed", {"Allow": ", ".join(allowed)})
     return route
 
 
-def _signed_form(house: House, request: Request, body: bytes) -> Form | Response:
-    content_type = request.header("content-type").partition(";")[0].strip().lower()
-    if content_type != FORM and (content_type or body):
-        return Response(415, b"a form, please\n")
-    try:
-        form = parse_form(body, FORM_FIELDS)
-    except ValueError:
-        return Response(400, b"too many fields\n")
-    return form if house.admission.signed(request, form) else Response(403)
+def _named_routes(path: str) -> dict[str, Route] | None:
+    found = find_path(path, NAMED_ROUTES)
+    if found is None:
+        return None
+    pattern, name = found
+    return {
+        method: partial(_with_name, route, name) for method, route in NAMED_ROUTES[pattern].items()
+    }
+
+
+async def _with_name(
+    route: NamedRoute, name: str, house: House, request: Request, body: bytes
+) -> Answer:
+    return await route(house, request, body, name)

@@ -13,8 +13,8 @@ Rules that hold here:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -34,11 +34,14 @@ from .http import BadRequest, HttpConnection
 from .ledger import Ledger
 from .limits import RESERVED_FILES
 from .listening import file_limit, listen
+from .live_calls import LiveCalls
 from .media import Converse, Ending, MediaStreams
 from .metrics import Metrics, Totals
 from .peer import linger
 from .routes import House, Upgrade, find_route
-from .store import store_for
+from .siblings import Siblings
+from .store import Clock, store_for
+from .switchboard import Switchboard
 from .workers import WorkerSeat
 
 Handler = Callable[[Call], Awaitable[None]]
@@ -188,9 +191,10 @@ async def serve(
     """
     agents = agents_of(who)
     handler: Handler = who if agents is None else conversing(agents)  # type: ignore[assignment]
-    outfit = Outfit(warm_up, Metrics(totals), agents)
+    calls = LiveCalls(common_clock(), 0 if seat is None else seat.number)
+    outfit = Outfit(warm_up, Metrics(totals), agents, calls)
     await serve_lines(
-        converse_with(handler, outfit.metrics.observe),
+        converse_with(handler, outfit.observe, calls),
         settings,
         seat=seat,
         outfit=outfit,
@@ -205,6 +209,21 @@ class Outfit:
     warm_up: WarmUp | None = None
     metrics: Metrics = field(default_factory=Metrics)
     agents: Agents | None = None
+    calls: LiveCalls = field(default_factory=lambda: LiveCalls(common_clock()))
+
+    def observe(self, call_sid: str, event: str, at: float, fields: Mapping[str, object]) -> None:
+        """Tell all who want to know a call's milestones (see `call.timeline.Observer`)."""
+        self.metrics.observe(call_sid, event, at, fields)
+        self.calls.observe(call_sid, event, at, fields)
+
+
+def common_clock() -> Clock:
+    """Return trio's clock moved to the time of day.
+
+    trio's own starts anywhere; tokens and stored values must mean the same to all workers.
+    """
+    since_epoch = datetime.now(tz=UTC).timestamp() - trio.current_time()
+    return lambda: trio.current_time() + since_epoch
 
 
 async def serve_lines(
@@ -219,25 +238,27 @@ async def serve_lines(
     listeners = await listen(settings.host, settings.port, share=seat is not None)
     ledger = Ledger() if seat is None else seat.ledger()
     outfit = outfit or Outfit()
-    # trio's clock starts anywhere; tokens must mean the same to all workers.
-    since_epoch = datetime.now(tz=UTC).timestamp() - trio.current_time()
-
-    def clock() -> float:
-        return trio.current_time() + since_epoch
-
+    clock, directory = outfit.calls.clock, "" if seat is None else seat.directory
+    store = store_for(directory, clock)
     admission = Admission(settings, ledger, clock)
     streams = MediaStreams(converse, admission, ledger)
     addresses = [listener.socket.getsockname()[:2] for listener in listeners]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outfit.metrics.run, name="metrics")
+        siblings = Siblings() if seat is None else Siblings(directory, seat.number, seat.workers)
+        board = Switchboard(
+            settings, ledger, store, outfit.calls, siblings, outfit.agents, outfit.metrics.observe
+        )
+        nursery.start_soon(board.run, name="switchboard")
         house = House(
             settings,
             admission,
             ledger,
-            store_for("" if seat is None else seat.directory, clock),
+            store,
             metrics=outfit.metrics,
             warm_up=WarmUps(outfit.warm_up, nursery).start,
             agents=outfit.agents,
+            switchboard=board,
         )
         server = Server(house, streams, addresses)
         task_status.started(server)
@@ -254,12 +275,18 @@ def conversing(agents: Agents) -> Handler:
     return converse
 
 
-def converse_with(handler: Handler, observe: Observer | None = None) -> Converse:
-    """Return what `serve_lines` takes: open a call on each line, and let `handler` talk."""
+def converse_with(
+    handler: Handler, observe: Observer | None = None, calls: LiveCalls | None = None
+) -> Converse:
+    """Return what `serve_lines` takes: open a call on each line, and let `handler` talk.
+
+    `calls` is where others find it meanwhile.
+    """
 
     async def converse(line: Line, admit: Admit) -> Ending:
         async with open_call(line, admit, observe) as call:
-            await handler(call)
+            async with nullcontext() if calls is None else calls.hosting(call):
+                await handler(call)
             # A handler that returns has nothing more to say: the agent ended the call.
             call.hang_up("agent")
         return Ending(call.sid, call.ended_by or "agent", call.close_code)

@@ -1,0 +1,156 @@
+"""What control works with: this worker's calls, the other workers, and the carrier's REST API.
+
+An errand is done where its call is.  What one worker says of a call that has ended counts less than
+what another says of it: a call can fall back from one worker's stream to another's recordings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import trio
+
+from ..call.agents import Agents
+from ..call.call import Call, Transfer
+from ..call.timeline import Observer
+from ..call.transfers import TransferOutcome
+from ..settings import Settings
+from .ledger import Ledger
+from .live_calls import KnownCall, LiveCalls
+from .numbers import missing_for_rest
+from .outbound import verdict_of
+from .siblings import (
+    BriefLeg,
+    DescribeCall,
+    Errand,
+    GiveAway,
+    HangUp,
+    Leave,
+    ListCalls,
+    NoteGiven,
+    Report,
+    Say,
+    SettleLeg,
+    Siblings,
+)
+from .store import Store
+from .warm_transfer import WarmTransfers
+
+if TYPE_CHECKING:
+    from ..twilio.rest import TwilioRest
+
+
+@dataclass(slots=True)
+class Switchboard:
+    """One worker's.  `run` opens what it needs; until then there is no REST."""
+
+    settings: Settings
+    ledger: Ledger
+    store: Store
+    calls: LiveCalls
+    siblings: Siblings = field(default_factory=Siblings)
+    agents: Agents | None = None
+    observe: Observer = lambda sid, event, at, fields: None
+    """Is told of calls that are placed, and of REST's failures."""
+    rest: TwilioRest | None = None
+    transfers: WarmTransfers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.transfers = WarmTransfers(self)
+        self.calls.join(self.transfers, self._verdict)
+
+    async def run(self) -> None:
+        """Connect with the other workers and with REST, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.siblings.serve, self.obey, name="siblings")
+            nursery.start_soon(self.transfers.run, name="transfers")
+            if self.rest is None and not missing_for_rest(self.settings):
+                nursery.start_soon(self._keep_rest, name="rest")
+
+    async def ask(self, errand: Errand) -> Report:
+        """Have an errand done by whoever has its call."""
+        own = await self.obey(errand)
+        if own.is_found and own.status != "ended" and not isinstance(errand, ListCalls):
+            return own
+        reports = [own, *await self.siblings.ask(errand)]
+        if isinstance(errand, ListCalls):
+            return _joined(reports)
+        found = [report for report in reports if report.is_found]
+        best = next((report for report in found if report.status != "ended"), None)
+        return best or (found[0] if found else _joined(reports))
+
+    async def obey(self, errand: Errand) -> Report:
+        """Do an errand here; a report without a status is that its call is not."""
+        match errand:
+            case ListCalls():
+                return Report("live", lines=self.calls.lines())
+            case BriefLeg(id=id_):
+                texts = self.transfers.brief(id_)
+                return Report("live" if texts else "", texts=texts)
+            case SettleLeg(id=id_, outcome=outcome, is_over=is_over):
+                settled = cast(TransferOutcome, outcome)
+                texts = self.transfers.settle(id_, settled, is_over=is_over)
+                return Report("live" if texts else "", texts=texts)
+        known = self.calls.find(errand.sid)
+        if known is None:
+            return Report()
+        if isinstance(errand, DescribeCall):
+            detail = self.calls.detail(known)
+            return Report(detail.state, detail=detail)
+        if isinstance(errand, GiveAway) and known.given_to == Transfer(errand.number):
+            return Report("transferring")
+        if isinstance(errand, NoteGiven):
+            known.given_to = Transfer(errand.number)
+            return Report("transferring")
+        if not known.is_live:
+            return Report("ended")
+        return Report("recording") if known.call is None else self._tell(errand, known, known.call)
+
+    def _tell(self, errand: Errand, known: KnownCall, call: Call) -> Report:
+        """Tell a live call what is wanted of it."""
+        match errand:
+            case HangUp():
+                call.hang_up("admin")
+                return Report("ended")
+            case Say(text=text, key=key):
+                return Report("accepted" if known.say(text, key) else "busy")
+            case Leave(text=text):
+                known.leave(text)
+                return Report("accepted")
+            case GiveAway(number=number, warm=True, briefing=briefing):
+                pending = self.transfers.start(known, number, briefing, aloud=True)
+                return Report("connecting" if pending is not None else "busy")
+            case GiveAway(number=number):
+                known.give(Transfer(number))
+                return Report("transferring")
+        return Report()
+
+    async def _verdict(self, call: Call) -> str | None:
+        return await verdict_of(self.store, call.sid)
+
+    async def _keep_rest(self) -> None:
+        from ..twilio.rest import open_rest  # behind the open port: httpx takes its time
+
+        settings = self.settings
+        assert settings.twilio_account_sid is not None
+        assert settings.twilio_auth_token is not None
+        token = settings.twilio_auth_token.get_secret_value()
+        account = settings.twilio_account_sid
+        async with open_rest(settings.twilio_base_url, account, token, self._note) as rest:
+            self.rest = rest
+            await trio.sleep_forever()
+
+    def _note(self, fault: str) -> None:
+        self.observe("", "rest failed", 0.0, {"fault": fault})
+
+
+def _joined(reports: list[Report]) -> Report:
+    """Put lists of calls together: one that is up twice is its stream."""
+    lines = {}
+    for line in (line for report in reports for line in report.lines):
+        if line.sid not in lines or line.flow == "stream":
+            lines[line.sid] = line
+    in_order = sorted(lines.values(), key=lambda line: line.began)
+    silent = sum(report.silent for report in reports)
+    return Report("live" if in_order else "", lines=in_order, silent=silent)
