@@ -43,6 +43,7 @@ class TransferWords:
     """What is said when a call is given to a human, in one language."""
 
     connecting: str
+    still_trying: str
     nobody: str
     introduction: str
     press_key: str
@@ -54,6 +55,7 @@ class TransferWords:
 TRANSFER_WORDS: dict[str, TransferWords] = {
     "en": TransferWords(
         connecting="One moment, I am connecting you.",
+        still_trying="I am still trying to reach somebody.",
         nobody="I am sorry, nobody could be reached. How else can I help you?",
         introduction="A caller would like to speak to you.",
         press_key="Press any key to take the call.",
@@ -62,6 +64,7 @@ TRANSFER_WORDS: dict[str, TransferWords] = {
     ),
     "hi": TransferWords(
         connecting="एक पल, मैं आपको जोड़ रही हूँ।",
+        still_trying="मैं अभी भी कोशिश कर रही हूँ।",
         nobody="माफ़ कीजिए, कोई उपलब्ध नहीं है। मैं और कैसे मदद कर सकती हूँ?",
         introduction="एक कॉलर आपसे बात करना चाहते हैं।",
         press_key="कॉल लेने के लिए कोई भी बटन दबाइए।",

@@ -40,6 +40,10 @@ TRANSFER_S = 90.0
 RENDER_S = 8.0
 """How long the agent's voice may take to say the briefing; while it rings, nobody waits."""
 
+REASSURE_S = 8.0
+"""How often the caller is told that somebody is still being called; more often, if the agent would
+ask a silent caller earlier whether they are there, and in the end hang up."""
+
 CREATE_S = 10.0
 HANG_UP_S = 5.0
 AUDIO_S = 300.0
@@ -183,14 +187,14 @@ class WarmTransfers:
         agent = await self._agent(pending)
         if not pending.briefing:
             pending.briefing = briefing_of(call.history.messages, pending.words)
-        if pending.aloud:
-            pending.known.say(pending.words.connecting, "")
         with trio.move_on_after(TRANSFER_S):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, pending, name="caller")
                 nursery.start_soon(self._dial, pending, name="dial")
                 if agent is not None:
                     nursery.start_soon(self._render, pending, agent, name="briefing")
+                if pending.aloud:
+                    nursery.start_soon(_reassure, pending, agent, name="reassure")
                 await pending.done.wait()
                 nursery.cancel_scope.cancel()
         pending.settle("no-answer")
@@ -272,3 +276,12 @@ class WarmTransfers:
         is_ordered = call is not None and "order" in call.parameters
         ours = chosen or known.parties[0 if is_ordered else 1]
         return ours if is_number(ours) else ""
+
+
+async def _reassure(pending: PendingTransfer, agent: Agent | None) -> None:
+    """Tell the caller what goes on, again and again."""
+    pending.known.say(pending.words.connecting, "")
+    patience = 0.0 if agent is None else agent.limits.idle_prompt_s
+    while True:
+        await trio.sleep(min(REASSURE_S, 0.8 * patience or REASSURE_S))
+        pending.known.say(pending.words.still_trying, "")

@@ -1,0 +1,297 @@
+"""Warm transfers: the human is asked first; whatever they, the caller or the network do, it ends.
+
+In every ending a human whom nobody needs is hung up on, and nothing is left of the transfer.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from control_house import HUMAN, PUBLIC, ControlHouse, FakeTwilio, decoded, sid
+from test_control import Talk, talking
+from trio.testing import MockClock
+
+from voicecore.audio import wav
+from voicecore.call.call import Call, Transfer
+from voicecore.call.transfers import BRIEFING_CHARS, briefing_of, transfer_words
+from voicecore.contracts import Message
+from voicecore.errors import ProviderError
+from voicecore.server.live_calls import KnownCall
+from voicecore.server.warm_transfer import MOST_TRANSFERS, TRANSFER_S, PendingTransfer
+from voicecore.testing import FakeTTS, ScriptedCaller, fake_agent
+from voicecore.testing.audible import words
+
+EN = transfer_words("en")
+WARM = {"to": HUMAN, "mode": "warm", "briefing": "It is about a bill."}
+
+
+class Ringing:
+    """A warm transfer whose human is being called; the leg's URLs are what Twilio was given."""
+
+    def __init__(self, house: ControlHouse, talk: Talk, twilio: FakeTwilio) -> None:
+        self.house, self.talk, self.twilio = house, talk, twilio
+        self.form = twilio.created[-1]
+        self.url = self.form["Url"][0]
+
+    async def document(self, url: str, **form: str) -> ElementTree.Element:
+        answer = await self.house.webhook(url, CallSid=sid(1), **form)
+        assert answer.status == 200
+        return ElementTree.fromstring(answer.body)
+
+    async def press(self, key: str) -> ElementTree.Element:
+        return await self.document(f"{self.url}/answer", Digits=key)
+
+    async def status(self, status: str) -> None:
+        answer = await self.house.webhook(f"{self.url}/status", CallStatus=status)
+        assert answer.status == 204
+
+    @property
+    def call(self) -> Call:
+        known = self.house.calls.find(sid(100))
+        assert known is not None
+        assert known.call is not None
+        return known.call
+
+    async def outcome(self) -> str:
+        await self.house.until(lambda: not self.house.board.transfers._pending)
+        return str(decoded(await self.house.get(f"/calls/{sid(100)}"))["transfer"])
+
+
+@asynccontextmanager
+async def ringing(
+    caller: ScriptedCaller, agent: Any = None, plans: Any = (), **given: object
+) -> AsyncIterator[Ringing]:
+    twilio = FakeTwilio([*plans])
+    async with talking(caller, agent, twilio, sid(100), **given) as (house, talk):
+        answer = await house.post(f"/calls/{sid(100)}/transfer", WARM)
+        assert (answer.status, decoded(answer)) == (202, {"status": "connecting"})
+        await house.until(lambda: bool(twilio.created))
+        await trio.sleep(1)
+        yield Ringing(house, talk, twilio)
+
+
+async def test_a_key_takes_the_call(autojump_clock: MockClock) -> None:
+    async with ringing(ScriptedCaller().pauses(60)) as it:
+        assert it.form == {
+            "To": [HUMAN], "From": ["+15550001111"], "Url": [it.url], "Timeout": ["25"],
+            "StatusCallback": [f"{it.url}/status"],
+        }  # fmt: skip
+        call = it.call
+        await trio.sleep(3)
+        response = await it.document(it.url)
+        gather, redirect = response
+        assert gather.attrib == {
+            "input": "dtmf", "numDigits": "1", "finishOnKey": "", "timeout": "8",
+            "action": f"{it.url}/answer", "method": "POST",
+        }  # fmt: skip
+        assert (redirect.tag, redirect.text) == ("Redirect", f"{it.url}/answer")
+        assert [verb.tag for verb in gather] == ["Play", "Pause", "Play"]
+        assert gather[0].text == f"{it.url}/briefing.wav"
+        sound = await it.house.get(f"{it.url}/briefing.wav".removeprefix(PUBLIC))
+        assert (sound.status, sound.headers["content-type"]) == (200, "audio/x-wav")
+        said = " ".join(words(wav.read_telephone(sound.body)))
+        assert said == f"It is about a bill. {EN.press_key}"
+        first, second = await it.press("#"), await it.press("5")  # a webhook may be repeated
+        [dial] = first
+        [conference] = dial
+        assert conference.attrib == {
+            "startConferenceOnEnter": "true", "endConferenceOnExit": "true", "beep": "false"
+        }  # fmt: skip
+        await it.talk.ended()
+        assert call.ended_by == "transfer"
+        assert call.transfer == Transfer(conference=conference.text or "")
+        assert " ".join(it.talk.transcript.heard) == f"Good day. {EN.connecting}"
+        assert await it.outcome() == "connected"
+        assert it.twilio.updates == []  # nobody is hung up on
+        assert second[0].tag in ("Dial", "Say")
+        await it.status("completed")
+
+
+@pytest.mark.parametrize("ending", ["busy", "no-answer", "failed", "canceled", "completed", ""])
+async def test_nobody_takes_it_and_the_caller_is_told(
+    ending: str, autojump_clock: MockClock
+) -> None:
+    async with ringing(ScriptedCaller().pauses(20).hangs_up()) as it:
+        if ending:
+            await it.status(ending)
+        else:  # a voicemail: it hears the briefing, and presses nothing
+            await it.document(it.url)
+            [hang_up] = await it.document(f"{it.url}/answer")
+            assert hang_up.tag == "Hangup"
+        expected = {"canceled": "declined", "completed": "declined", "": "declined"}
+        assert await it.outcome() == expected.get(ending, ending)
+        assert it.twilio.updates == []  # it is over already
+        transcript = await it.talk.ended()
+        assert " ".join(transcript.heard).startswith(f"Good day. {EN.connecting} {EN.nobody}")
+        assert decoded(await it.house.get(f"/calls/{sid(100)}"))["ended_by"] == "caller"
+
+
+async def test_a_caller_who_leaves_takes_the_ringing_with_them(autojump_clock: MockClock) -> None:
+    async with ringing(ScriptedCaller().pauses(4).hangs_up()) as it:
+        await it.document(it.url)
+        await it.talk.ended()
+        assert await it.outcome() == "caller left"
+        assert it.twilio.updates == [(sid(1), {"Status": ["completed"]})]
+        response = await it.press("1")
+        assert [verb.tag for verb in response] == ["Say", "Hangup"]
+        assert response[0].text == EN.gone
+
+
+async def test_a_caller_who_leaves_while_the_call_is_being_placed(
+    autojump_clock: MockClock,
+) -> None:
+    """The request is not torn: a phone that rings without a name could not be stopped."""
+    async with ringing(ScriptedCaller().pauses(3).hangs_up(), plans=[7.0]) as it:
+        await it.talk.ended()
+        assert await it.outcome() == "caller left"
+        assert it.twilio.updates == [(sid(1), {"Status": ["completed"]})]
+
+
+@pytest.mark.parametrize("patience", [10.0, 3.0, 0.0])
+async def test_the_patience_has_an_end_and_the_caller_is_kept_company(
+    patience: float, autojump_clock: MockClock
+) -> None:
+    """An agent that hears nothing asks, and in the end hangs up: not on who was told to wait."""
+    agent = fake_agent(greeting="Good day.", idle_prompt_s=patience)
+    caller = ScriptedCaller().pauses(TRANSFER_S + 8).hangs_up()
+    async with ringing(caller, agent) as it:
+        began = trio.current_time()
+        await it.document(it.url)
+        assert await it.outcome() == "no-answer"
+        assert trio.current_time() - began == pytest.approx(TRANSFER_S, abs=1.5)
+        assert it.twilio.updates == [(sid(1), {"Status": ["completed"]})]
+        heard = " ".join((await it.talk.ended()).heard)
+        assert 8 <= heard.count(EN.still_trying) <= 40
+        assert "there?" not in heard.partition(EN.nobody)[0]
+
+
+@pytest.mark.parametrize(
+    "plan", [httpx.ReadError(""), httpx.Response(400, json={"code": 21215}), 3600.0]
+)
+async def test_a_call_that_cannot_be_placed(plan: Any, autojump_clock: MockClock) -> None:
+    async with ringing(ScriptedCaller().pauses(30).hangs_up(), plans=[plan]) as it:
+        assert await it.outcome() == "failed"
+        assert EN.nobody in " ".join((await it.talk.ended()).heard)
+
+
+async def test_asked_twice_it_rings_once_and_for_another_not_at_all(
+    autojump_clock: MockClock,
+) -> None:
+    async with ringing(ScriptedCaller().pauses(30).hangs_up()) as it:
+        path = f"/calls/{sid(100)}/transfer"
+        again = await it.house.post(path, WARM)
+        assert (again.status, decoded(again)) == (202, {"status": "connecting"})
+        other = await it.house.post(path, {**WARM, "to": "+15550004444"})
+        assert other.status == 409
+        await trio.sleep(1)
+        assert len(it.twilio.created) == 1
+        await it.status("busy")
+        await it.outcome()
+        assert (await it.house.post(path, WARM)).status == 202  # they may be free now
+        await it.house.until(lambda: len(it.twilio.created) == 2)
+
+
+async def test_an_operators_hang_up_ends_it_too(autojump_clock: MockClock) -> None:
+    async with ringing(ScriptedCaller().pauses(60)) as it:
+        assert (await it.house.post(f"/calls/{sid(100)}/hangup")).status == 200
+        assert await it.outcome() == "caller left"
+        assert len(it.twilio.updates) == 1
+
+
+async def test_a_voice_that_fails_leaves_the_briefing_to_the_carrier(
+    autojump_clock: MockClock,
+) -> None:
+    class NoVoice(FakeTTS):
+        @asynccontextmanager
+        async def speak(self, text: str, voice: str, language: str) -> AsyncIterator[Any]:
+            if text.startswith("It is about"):
+                raise ProviderError("tts", "busy", "429")
+            async with super().speak(text, voice, language) as pieces:
+                yield pieces
+
+    agent = fake_agent(tts=NoVoice(), greeting="Good day.")
+    async with ringing(ScriptedCaller().pauses(30).hangs_up(), agent) as it:
+        gather = (await it.document(it.url))[0]
+        assert [verb.tag for verb in gather] == ["Say", "Pause", "Say"]
+        assert gather[0].text == f"It is about a bill. {EN.press_key}"
+        assert gather[0].get("language") == "en-US"
+        assert (await it.house.get(f"{it.url}/briefing.wav".removeprefix(PUBLIC))).status == 404
+
+
+async def test_the_hour_counts_transfers_too(autojump_clock: MockClock) -> None:
+    twilio = FakeTwilio()
+    async with talking(ScriptedCaller().pauses(20).hangs_up(), None, twilio, sid(100),
+                       outbound_per_hour=1) as (house, _):  # fmt: skip
+        house.ledger.place_call("", trio.current_time(), 1)
+        assert (await house.post(f"/calls/{sid(100)}/transfer", WARM)).status == 202
+        await house.until(lambda: not house.board.transfers._pending)
+        assert twilio.asked == []
+
+
+async def test_a_tool_waits_for_what_comes_of_it(autojump_clock: MockClock) -> None:
+    twilio, got = FakeTwilio(), list[str]()
+    caller = ScriptedCaller().pauses(60)
+    async with talking(caller, None, twilio, sid(100)) as (house, talk):
+        known = house.calls.find(sid(100))
+        assert known is not None
+        assert known.call is not None
+        operator = known.call.operator
+        assert operator is not None
+        assert await operator.connect(sid(100), "+390612345678", "") == "forbidden"
+        assert await operator.connect(sid(6), HUMAN, "") == "caller left"
+
+        async def tool() -> None:
+            got.append(await operator.connect(sid(100), HUMAN, ""))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tool)
+            await house.until(lambda: bool(twilio.created))
+            await trio.sleep(1)
+            it = Ringing(house, talk, twilio)
+            await it.status("no-answer")
+        with trio.move_on_after(5):
+            await tool()  # the turn was cut: nobody waits for the human any more
+        await house.until(lambda: bool(twilio.updates))
+        assert twilio.updates == [(sid(2), {"Status": ["completed"]})]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tool)
+            await house.until(lambda: len(twilio.created) == 3)
+            await trio.sleep(1)
+            await Ringing(house, talk, twilio).press("1")
+        transcript = await talk.ended()
+    assert got == ["no-answer", "connected"]
+    assert transcript.heard == ["Good", "day."]  # what is said is the tool's affair
+
+
+async def test_a_server_that_goes_down_lets_the_human_go(autojump_clock: MockClock) -> None:
+    twilio = FakeTwilio()
+    async with ringing(ScriptedCaller().pauses(60)) as it:
+        twilio = it.twilio
+    assert twilio.updates == [(sid(1), {"Status": ["completed"]})]
+
+
+def test_a_briefing_is_what_was_said_last() -> None:
+    assert briefing_of([Message("assistant", "Hi.")], EN) == EN.introduction
+    said = [Message("user", "old"), *[Message("assistant", "?"), Message("user", "my bill")] * 2]
+    assert briefing_of(said, EN) == f"{EN.introduction} The caller said: my bill my bill"
+    assert len(briefing_of([Message("user", "x" * 9999)], EN)) < BRIEFING_CHARS + 100
+    hindi = briefing_of([Message("user", "बिल")], transfer_words("hi-IN"))
+    assert hindi.endswith("बिल")
+    assert hindi.startswith("एक कॉलर")
+
+
+async def test_there_is_room_for_so_many(autojump_clock: MockClock) -> None:
+    async with talking(ScriptedCaller().pauses(2).hangs_up(), call_sid=sid(100)) as (house, _):
+        transfers = house.board.transfers
+        for number in range(MOST_TRANSFERS):
+            known = KnownCall(str(number), "stream", 0.0)
+            transfers._pending[str(number)] = PendingTransfer(known, HUMAN, "", aloud=False)
+        answer = await house.post(f"/calls/{sid(100)}/transfer", WARM)
+        assert answer.status == 409
+        transfers._pending.clear()
