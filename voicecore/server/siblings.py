@@ -139,9 +139,12 @@ class Siblings:
     def __repr__(self) -> str:
         return f"<Siblings of worker {self._number}: {self._others}>"
 
-    async def serve(self, run: Run) -> None:
-        """Do the others' errands until cancelled."""
+    async def serve(
+        self, run: Run, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Do the others' errands until cancelled; starts when they can be asked."""
         if not self._others:
+            task_status.started()
             return
         path = self._path(self._number)
         path.unlink(missing_ok=True)  # of the worker that had this seat before
@@ -151,8 +154,10 @@ class Siblings:
             except OSError as error:  # such as a directory of more than a hundred characters
                 why = {"why": f"{error!r:.150}"}
                 log.warning("workers cannot ask each other", extra={"fields": why})
+                task_status.started()
                 return
             listening.listen(MOST_CONNECTIONS)
+            task_status.started()
             try:
                 await trio.serve_listeners(
                     partial(self._answer, run), [trio.SocketListener(listening)]

@@ -63,7 +63,7 @@ class Switchboard:
     async def run(self) -> None:
         """Connect with the other workers and with REST, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.siblings.serve, self.obey, name="siblings")
+            await nursery.start(self.siblings.serve, self.obey, name="siblings")
             nursery.start_soon(self.transfers.run, name="transfers")
             if self.rest is None and not missing_for_rest(self.settings):
                 nursery.start_soon(self._keep_rest, name="rest")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -93,6 +94,8 @@ class WarmTransfers:
     def __init__(self, board: Switchboard) -> None:
         self._board = board
         self._pending: dict[str, PendingTransfer] = {}
+        self._connected: OrderedDict[str, list[str]] = OrderedDict()
+        """What was answered to humans who took their calls: webhooks are repeated."""
         self._started, self._to_run = trio.open_memory_channel[PendingTransfer](MOST_TRANSFERS)
 
     def __repr__(self) -> str:
@@ -155,13 +158,16 @@ class WarmTransfers:
         """
         pending = self._pending.get(id_)
         if pending is None:
-            return []
+            return self._connected.get(id_, []) if outcome == "connected" else []
         pending.leg_is_over = pending.leg_is_over or is_over
         if outcome == "connected" and pending.outcome in (None, "connected"):
             # Settled first: giving the call away ends it, which is not the caller's doing.
             pending.settle("connected")
             if pending.known.give(Transfer(conference=pending.conference)):
-                return [pending.conference, pending.language]
+                self._connected[id_] = [pending.conference, pending.language]
+                if len(self._connected) > MOST_TRANSFERS:
+                    self._connected.popitem(last=False)
+                return self._connected[id_]
             pending.known.transfer = "caller left"
         pending.settle(outcome)
         return ["", pending.language]
