@@ -18,12 +18,10 @@ if __name__ == "__main__":
 import argparse
 import importlib
 import importlib.util
-import inspect
 import logging
 import sys
 import traceback
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -36,14 +34,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from voicecore.call.agent import Agent, agent_from
-from voicecore.call.call import Call
+from voicecore.call.agent import Agent
+from voicecore.call.agents import AgentPicker, picker_of
 from voicecore.errors import CannotListen, SettingsError, leaves
 from voicecore.server.lifecycle import run_until_signalled
 from voicecore.server.log import configure
-from voicecore.server.metrics import Totals
 from voicecore.server.numbers import described
-from voicecore.server.serve import Handler, Server, WarmUp, serve
+from voicecore.server.open_agents import unknown_call
+from voicecore.server.serve import Handler, Server, serve
 from voicecore.server.workers import WorkerSeat, supervise
 from voicecore.settings import Settings, load, masked, variable_name
 
@@ -100,39 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _answer_calls(settings: Settings, seat: WorkerSeat | None) -> None:
-    async with _answering(settings) as (handler, warm_up, totals):
-        await run_until_signalled(
-            partial(serve, handler, settings, seat=seat, warm_up=warm_up, totals=totals),
-            partial(_announce, settings, seat),
-            None if seat is None else seat.lifeline_fd,
-        )
-
-
-@asynccontextmanager
-async def _answering(settings: Settings) -> AsyncIterator[tuple[Handler, WarmUp | None, Totals]]:
-    """Join what the settings name: an agent on its providers, or the operator's own."""
-    own = who_answers(settings.agent) if settings.agent else None
-    if own is not None and not isinstance(own, Agent):
-        yield own, None, dict
-        return
-    totals: Totals = dict
-    async with AsyncExitStack() as stack:
-        if own is None:
-            from voicecore.providers.table import open_providers  # slow to import
-
-            providers = await stack.enter_async_context(open_providers(settings))
-            own = agent_from(settings, providers.stt, providers.llm, providers.tts, providers.model)
-            totals = providers.totals
-        agent = own
-
-        async def converse(call: Call) -> None:
-            await call.converse(agent)
-
-        nursery = await stack.enter_async_context(trio.open_nursery())
-        # Behind the open port: until it is done, a call renders what it needs itself.
-        nursery.start_soon(agent.prepare, name="prepare")
-        yield converse, agent.warm_up, totals
-        nursery.cancel_scope.cancel()
+    who = who_answers(settings) if settings.agent else Agent()
+    await run_until_signalled(
+        partial(serve, who, settings, seat=seat),
+        partial(_announce, settings, seat),
+        None if seat is None else seat.lifeline_fd,
+    )
 
 
 def attribute(reference: str) -> Any:
@@ -158,24 +129,35 @@ def attribute(reference: str) -> Any:
     return getattr(module, name)
 
 
-def who_answers(reference: str) -> Agent | Handler:
-    """Import an agent, or an async function that takes a call.
+NOBODY = (
+    "is neither an Agent nor an async function of a call, nor a function that returns an Agent for"
+    " a call's parameters"
+)
+
+
+def who_answers(settings: Settings) -> Agent | AgentPicker | Handler:
+    """Import an agent, a function that picks one, or an async function that takes a call.
 
     Raises:
         SettingsError: it is neither, or `attribute` cannot have it.
     """
+    reference = settings.agent or ""
     own = attribute(reference)
-    call = None if isinstance(own, type) else getattr(own, "__call__", None)  # noqa: B004
-    if isinstance(own, Agent) or inspect.iscoroutinefunction(own):
-        return own
-    if inspect.iscoroutinefunction(call):
-        handler: Handler = own
-        return handler
+    got = f"{variable_name('agent')}: got {reference!r}; "
     name = reference.rpartition(":")[2]
-    raise SettingsError(
-        f"{variable_name('agent')}: got {reference!r}; {name} is neither an Agent nor an async"
-        " function of a call"
-    )
+    pick = None if isinstance(own, type) else picker_of(own)
+    if pick is None and (isinstance(own, type) or not callable(own)):
+        raise SettingsError(f"{got}{name} {NOBODY}")
+    if pick is not None:
+        try:
+            chosen: object = pick(unknown_call(settings.language))
+        except Exception as error:  # noqa: BLE001  a stranger's function may raise anything
+            what = f"{type(error).__name__}: {_first_line(error)}"
+            raise SettingsError(f"{got}{name} picks nobody for an unknown call: {what}") from None
+        if not isinstance(chosen, Agent):
+            raise SettingsError(f"{got}{name} {NOBODY}")
+    who: Agent | AgentPicker | Handler = own
+    return who
 
 
 def _first_line(error: BaseException) -> str:
@@ -217,7 +199,7 @@ def show(settings: Settings) -> int:
         _say(f"{stage}: {info.name} ({info.what}), {info.model or 'default model'}, {key}")
     problems = [info.problem for info in providers if info.problem]
     if settings.agent:
-        who_answers(settings.agent)
+        who_answers(settings)
     elif problems := problems or _reach(settings):
         raise SettingsError("\n".join(problems))
     return 0
@@ -264,6 +246,10 @@ def _announce(settings: Settings, seat: WorkerSeat | None, server: Server) -> No
         here = f"http://{_reachable(server.addresses[0][0])}:{server.port}"
         public = settings.public_url or here
         _say(f"voicecore listens on {here}. Twilio's voice webhook: POST {public}/voice-stream.")
+        if settings.carrier_secret is not None:
+            _say(
+                f"Other carriers' webhooks: {public}/voice-stream/NAME?secret=… (docs/carriers.md)."
+            )
         _say(f"Try it: python -m voicecore.phone {here}/voice-stream")
 
 
@@ -274,7 +260,7 @@ def _reachable(host: str) -> str:
 
 
 def _warn_unsigned(settings: Settings) -> None:
-    if settings.twilio_auth_token is None:
+    if settings.twilio_auth_token is None and settings.carrier_secret is None:
         log.warning(
             "TWILIO_AUTH_TOKEN is not set: anybody who can reach this port can call your agent,"
             " and spend what your providers charge"

@@ -37,6 +37,7 @@ from voicecore.server.admission import Admit
 from voicecore.server.media import Ending
 from voicecore.server.serve import serve_lines
 from voicecore.settings import Settings
+from voicecore.wire.dialects import Dialect
 from voicecore.wire.events import Play
 from voicecore.wire.twilio import MediaStream
 
@@ -154,7 +155,7 @@ async def open_line() -> AsyncIterator[tuple[Line, socket.socket]]:
     """A line as the server gives it to a call, and the carrier's end of its connection."""
     lines, arrived = trio.open_memory_channel[Line](1)
 
-    async def converse(line: Line, admit: Admit) -> Ending:
+    async def converse(line: Line, admit: Admit, dialect: Dialect) -> Ending:
         lines.send_nowait(line)
         await trio.sleep_forever()
         raise AssertionError

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
 import trio
+from dialect_phone import FRAME_S, QUIET, Phone
 from dialect_transcripts import CARRIERS, Carrier
 from test_playback import Carrier as Ear
 from test_playback import audio, say
 from trio.testing import MockClock, memory_stream_pair
-from trio_websocket import (
-    ConnectionClosed,
-    WebSocketConnection,
-    wrap_client_stream,
-    wrap_server_stream,
-)
+from trio_websocket import wrap_client_stream, wrap_server_stream
 
-from voicecore.audio import FRAME_BYTES, SILENCE_FRAME
+from voicecore.audio import FRAME_BYTES
 from voicecore.call.call import open_call
 from voicecore.call.line import WebSocketLine
 from voicecore.call.playback import LEAST_LEAD_S, NO_ECHO_PATIENCE_S, Player
 from voicecore.contracts import Message
-from voicecore.phone.buffer import PlaybackBuffer
 from voicecore.testing import audible, fake_agent
 from voicecore.wire.abilities import Abilities
 from voicecore.wire.dialects import DIALECTS
 from voicecore.wire.events import Clear, Mark, Play
-
-FRAME_S = 0.02
 
 
 async def interrupted(ear: Ear, player: Player, after_s: float) -> tuple[int, int]:
@@ -147,50 +139,6 @@ async def test_portions_wait_for_a_slow_voice_rather_than_be_padded(
     assert player.statistics.starved > 0
 
 
-class Phone:
-    """A carrier of any dialect: it plays what it is sent, echoes marks, and is told what to say."""
-
-    def __init__(self, carrier: Carrier, websocket: WebSocketConnection) -> None:
-        self.carrier = carrier
-        self.websocket = websocket
-        self.buffer = PlaybackBuffer()
-        self.words: list[str] = []
-        self.clears = 0
-        (self.echo,) = (m for m in carrier.heard if "m1" in m)
-
-    async def open(self) -> None:
-        for message in self.carrier.opening:
-            await self.websocket.send_message(message)
-
-    async def listen(self) -> None:
-        while True:
-            try:
-                message = await self.websocket.get_message()
-            except ConnectionClosed:
-                return
-            said = None if isinstance(message, bytes) else json.loads(message)
-            if said == self.carrier.clear:
-                self.clears += 1
-                self.buffer.clear()
-            elif said is None or "payload" in said.get("media", {}):
-                self.buffer.media(self.carrier.sound(message))
-            else:
-                template = json.dumps(self.carrier.mark).split('"m1"')
-                name = json.dumps(said).removeprefix(template[0]).removesuffix(template[1])
-                await self._echo(self.buffer.mark(json.loads(name)))
-
-    async def tick(self, frame: bytes = SILENCE_FRAME) -> None:
-        await self.websocket.send_message(self.carrier.media(frame))
-        played = self.buffer.play()
-        self.words += audible.words_in_frame(played.audio)
-        await self._echo(played.marks)
-        await trio.sleep(FRAME_S)
-
-    async def _echo(self, marks: tuple[str, ...]) -> None:
-        for mark in marks:
-            await self.websocket.send_message(self.echo.replace('"m1"', json.dumps(mark)))
-
-
 async def call(carrier: Carrier, greeting: str, script: list[bytes]) -> tuple[Phone, list[Message]]:
     """Run a whole call over real WebSocket bytes: the greeting, and what the caller says."""
     ours, theirs = memory_stream_pair()
@@ -220,7 +168,6 @@ async def call(carrier: Carrier, greeting: str, script: list[bytes]) -> tuple[Ph
 
 
 each_carrier = pytest.mark.parametrize("carrier", CARRIERS, ids=lambda c: c.name)
-QUIET = [SILENCE_FRAME]
 
 
 @each_carrier

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
@@ -21,7 +21,7 @@ from trio.testing import MockClock
 from trio_websocket import wrap_client_stream
 
 from voicecore.call.agent import Agent
-from voicecore.contracts import Message
+from voicecore.contracts import Delta, Message, ToolCall
 from voicecore.testing import FakeLLM, FakeSTT, FakeTTS, ScriptedCaller, Transcript, fake_agent
 from voicecore.testing.network import Answered, answer_on
 
@@ -29,6 +29,34 @@ STEP = 0.02
 OFF_BEAT = 0.0075
 LENGTH = 3.8
 REPLY = "one two three, four five six. seven eight nine ten."
+
+
+def agent_with_tools() -> Agent:
+    """Looks something up before each answer; the second time it is interrupted by that."""
+
+    def answer(messages: Sequence[Message]) -> str | Sequence[Delta]:
+        if messages[-1].role == "tool":
+            return "seven eight nine ten."
+        number = len(messages)
+        calls = [ToolCall(f"{number}-{name}", name) for name in ("cancelled", "kept")]
+        return ["one two three.", *calls]
+
+    agent = fake_agent(
+        FakeSTT(0.05),
+        FakeLLM(0.08, token_seconds=0.02, answer=answer),
+        FakeTTS(0.06, word_frames=5, speed=2),
+        greeting="Good day.",
+    )
+
+    @agent.tool
+    async def cancelled() -> None:
+        await trio.sleep(0.4)
+
+    @agent.tool(on_barge_in="keep")
+    async def kept() -> None:
+        await trio.sleep(0.9)
+
+    return agent
 
 
 def slow_agent() -> Agent:
@@ -53,11 +81,15 @@ def open_requests(agent: Agent) -> list[object]:
 
 
 def assert_legal(history: Sequence[Message], said: Sequence[str]) -> None:
-    """No two callers' messages in a row, no empty one, and only what was generated."""
+    """No two callers' messages in a row, no empty one, only what was generated, and behind each
+    tool's call its result."""
+    for at, message in enumerate(history):
+        results = [m.tool_call_id for m in history[at + 1 :][: len(message.tool_calls)]]
+        assert results == [call.id for call in message.tool_calls]
     for one, next_ in itertools.pairwise(history):
         assert (one.role, next_.role) != ("user", "user")
     for message in history:
-        assert message.text
+        assert message.text or message.tool_calls
         if message.role == "assistant":
             assert any(text.startswith(message.text) for text in said), message
 
@@ -69,8 +101,8 @@ async def answer_until(
         await answer_on(agent, answered, task_status)
 
 
-async def cancelled(at: float) -> None:
-    agent, answered = slow_agent(), Answered()
+async def cancelled(make: Callable[[], Agent], at: float) -> None:
+    agent, answered = make(), Answered()
     async with trio.open_nursery() as nursery:
         stream = await nursery.start(partial(answer_until, at, agent, answered))
         with trio.move_on_after(LENGTH):
@@ -81,7 +113,8 @@ async def cancelled(at: float) -> None:
         nursery.cancel_scope.cancel()
     assert not open_requests(agent)
     if answered.call is not None:
-        assert_legal(answered.call.history.messages, ["Good day.", REPLY])
+        said = ["Good day.", REPLY, "one two three.", "seven eight nine ten."]
+        assert_legal(answered.call.history.messages, said)
 
 
 class Wakes(trio.abc.Instrument):
@@ -95,14 +128,14 @@ class Wakes(trio.abc.Instrument):
         self.before[step][task.name] += 1
 
 
-def moments() -> list[int]:
+def moments(make: Callable[[], Agent] = slow_agent) -> list[int]:
     """Return the steps before which something happened that did not in the two steps before them.
 
     What goes on evenly (a caller or an agent who speaks, or both silent) is met at every tenth.
     """
     wakes = Wakes()
     clock = MockClock(autojump_threshold=0)
-    trio.run(cancelled, 2 * LENGTH, clock=clock, instruments=[wakes])
+    trio.run(cancelled, make, 2 * LENGTH, clock=clock, instruments=[wakes])
     woke = [wakes.before[step] for step in range(int(LENGTH / STEP))]
     return [
         step
@@ -112,11 +145,12 @@ def moments() -> list[int]:
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_cancelled_at_any_moment(part: int) -> None:
-    steps = moments()
+@pytest.mark.parametrize("make", [slow_agent, agent_with_tools])
+def test_cancelled_at_any_moment(make: Callable[[], Agent], part: int) -> None:
+    steps = moments(make)
     assert LENGTH / STEP / 4 < len(steps) < LENGTH / STEP
     for step in steps[part::4]:
-        trio.run(cancelled, step * STEP + OFF_BEAT, clock=MockClock(autojump_threshold=0))
+        trio.run(cancelled, make, step * STEP + OFF_BEAT, clock=MockClock(autojump_threshold=0))
 
 
 async def left(at: float, how: str) -> tuple[Agent, Transcript]:

@@ -11,8 +11,8 @@ import trio
 from trio.testing import MockClock
 
 from voicecore.audio import SILENCE_FRAME
+from voicecore.call.events import Heard, TurnFinished
 from voicecore.call.hearing import Hearing
-from voicecore.call.pipeline import Heard, TurnFinished
 from voicecore.contracts import Message, TurnHint
 from voicecore.dialogue.turns import TurnEnded
 from voicecore.testing import FakeLLM, FakeSTT, ScriptedCaller, audible, fake_agent

@@ -23,7 +23,10 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .call.agent import Agent, CallLimits, Persona, agent_from
     from .call.call import Call, open_call
+    from .call.from_settings import FromSettings
     from .call.line import WebSocketLine
+    from .call.toolbox import CallInfo
+    from .call.transfer import Transfer
     from .contracts import (
         LLM,
         STT,
@@ -46,8 +49,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "Agent": "call.agent",
     "Call": "call.call",
+    "CallInfo": "call.toolbox",
     "CallLimits": "call.agent",
     "Delta": "contracts",
+    "FromSettings": "call.from_settings",
     "LLM": "contracts",
     "Line": "contracts",
     "Message": "contracts",
@@ -59,6 +64,7 @@ _HOMES = {
     "TTS": "contracts",
     "Tool": "contracts",
     "ToolCall": "contracts",
+    "Transfer": "call.transfer",
     "Transcript": "contracts",
     "Transcription": "contracts",
     "TurnRules": "dialogue.turns",
@@ -79,8 +85,10 @@ __all__ = [
     "VAD",
     "Agent",
     "Call",
+    "CallInfo",
     "CallLimits",
     "Delta",
+    "FromSettings",
     "Line",
     "Message",
     "Persona",
@@ -91,6 +99,7 @@ __all__ = [
     "ToolCall",
     "Transcript",
     "Transcription",
+    "Transfer",
     "TurnRules",
     "VoicecoreError",
     "Voicing",

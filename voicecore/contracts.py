@@ -49,6 +49,14 @@ class Usage:
     completion: int
     cached: int = 0
 
+    def __add__(self, other: Usage) -> Usage:
+        """Return what two replies cost together."""
+        return Usage(
+            self.prompt + other.prompt,
+            self.completion + other.completion,
+            self.cached + other.cached,
+        )
+
 
 Delta = str | ToolCall | Usage
 """A piece of an LLM's reply: text as it streams, one complete tool call, or, last, its cost."""

@@ -23,7 +23,8 @@ from phone_fakes import (
 from trio.testing import MockClock
 
 from voicecore.audio import wav
-from voicecore.phone.caller import OUTBOX_MESSAGES, Caller, Conditions, Key
+from voicecore.phone.caller import OUTBOX_MESSAGES, Caller
+from voicecore.phone.handset import Conditions, Key
 from voicecore.phone.network import Stall
 from voicecore.phone.recording import StereoRecording
 from voicecore.phone.script import Manners, Script
@@ -176,6 +177,20 @@ async def test_an_agent_that_never_stops_is_hung_up_on(autojump_clock: MockClock
     caller, server = await converse(agent, utterance(), conditions=Conditions(max_s=10.0))
     assert caller.ended == "hung up: 10 s over"
     assert server.events()[-1] == "stop"
+
+
+async def test_the_longest_call_is_counted_from_its_answer_not_from_its_stream(
+    autojump_clock: MockClock,
+) -> None:
+    manners = Manners(greeting_wait_s=60.0)
+    conditions, began = Conditions(max_s=10.0), trio.current_time() - 4.0
+
+    async def agent(server: Server) -> None:
+        await server.rest()
+
+    caller, _ = await converse(agent, manners=manners, conditions=conditions, began=began)
+    assert caller.ended == "hung up: 10 s over"
+    assert caller.log.now == pytest.approx(6.0, abs=0.021)
 
 
 async def test_a_close_by_the_server_ends_the_call_without_stop(autojump_clock: MockClock) -> None:

@@ -13,20 +13,24 @@ from phone_fakes import tone
 
 from voicecore.audio import wav
 from voicecore.errors import RemoteProtocolError
+from voicecore.phone.capture import KeyCapture, VoiceCapture
 from voicecore.phone.network import Network, Stall
 from voicecore.phone.recording import FLUSH_FRAMES, StereoRecording
 from voicecore.phone.signing import form_signature, upgrade_signature
-from voicecore.phone.twiml import (
-    MAX_BYTES,
+from voicecore.phone.twiml import MAX_BYTES, parse
+from voicecore.phone.verbs import (
     Connect,
+    Dial,
+    Gather,
     Hangup,
     Pause,
     Play,
+    Record,
     Redirect,
     Reject,
     Say,
+    StatusCallback,
     Unsupported,
-    parse,
 )
 from voicecore.phone.webhook import Addresses, origin
 
@@ -93,7 +97,7 @@ def test_every_verb_that_the_phone_can_play() -> None:
     verbs = twiml(
         "<Say>One\n  <emphasis>two</emphasis></Say><Play>/a.wav</Play><Pause length='3'/><Pause/>"
         "<Redirect method='POST'>?again=1</Redirect><Hangup/><Reject reason='busy'/><Reject/>"
-        "<Gather/><Connect><Room>x</Room></Connect>"
+        "<Enqueue/><Connect><Room>x</Room></Connect><Gather input='speech'/>"
     )
     assert verbs == (
         Say("One two"),
@@ -104,9 +108,55 @@ def test_every_verb_that_the_phone_can_play() -> None:
         Hangup(),
         Reject("busy"),
         Reject("rejected"),
-        Unsupported("Gather"),
+        Unsupported("Enqueue"),
         Unsupported("Connect of Room"),
+        Unsupported("Gather of speech"),
     )
+
+
+def test_recording_with_every_attribute_and_with_none() -> None:
+    plain, full = twiml(
+        "<Record/>"
+        '<Record action="/heard" method="GET" timeout="0" finishOnKey="#" maxLength="1"'
+        ' trim="do-not-trim" playBeep="false" recordingStatusCallback="/status"'
+        ' recordingStatusCallbackMethod="GET"'
+        ' recordingStatusCallbackEvent="in-progress completed"/>'
+    )
+    assert plain == Record(HERE)
+    status = StatusCallback(
+        "https://agent.example.com/status", frozenset({"in-progress", "completed"}), "GET"
+    )
+    heard = "https://agent.example.com/heard"
+    assert full == Record(heard, "GET", 0, "#", 2, False, False, status)
+
+
+def test_gather_and_dial() -> None:
+    assert twiml(
+        "<Gather/><Gather input='dtmf speech' action='k' numDigits='2' timeout='9' finishOnKey=''"
+        " actionOnEmptyResult='true'><Say loop='0'>Hi</Say><Play digits='1w'/><Record/></Gather>"
+        "<Dial>+15550002222</Dial>"
+        "<Dial action='d' timeout='7'><Number>+1</Number><Sip>sip:a@b</Sip></Dial>"
+        "<Dial><Conference>Room\n1</Conference></Dial>"
+    ) == (
+        Gather(HERE),
+        Gather(
+            "https://agent.example.com/twilio/k",
+            prompts=(Say("Hi", 1000), Play("", digits="1w")),
+            num_digits=2,
+            finish_on_key="",
+            timeout=9,
+            on_empty=True,
+        ),
+        Dial(("+15550002222",)),
+        Dial(("+1", "sip:a@b"), None, "https://agent.example.com/twilio/d", timeout=7),
+        Dial((), "Room 1"),
+    )
+
+
+@pytest.mark.parametrize("verb", ["<Record/>", "<Gather/>", "<Play>/a.wav</Play>", "<Redirect/>"])
+def test_twiml_that_came_by_rest_needs_absolute_urls(verb: str) -> None:
+    with pytest.raises(RemoteProtocolError, match="URL needs"):
+        parse(f"<Response>{verb}</Response>".encode(), "")
 
 
 def test_a_relative_stream_is_on_the_documents_host() -> None:
@@ -159,8 +209,9 @@ def test_a_document_of_nothing_but_depth_is_read() -> None:
     assert parse(b"<Response>" + deep + b"</Response>", HERE) == (Unsupported("a"),)
 
 
-NAMES = ["Response", "Connect", "Stream", "Parameter", "Say", "Pause", "Redirect", "x:y", "é"]
-ATTRIBUTES = ["url", "action", "length", "name", "value", "method"]
+NAMES = ["Response", "Connect", "Stream", "Parameter", "Say", "Pause", "Redirect", "Record"]
+NAMES += ["Gather", "Dial", "Number", "Conference", "Play", "x:y", "é"]
+ATTRIBUTES = ["url", "action", "length", "name", "value", "method", "timeout", "loop", "digits"]
 elements = st.recursive(
     st.text(max_size=8),
     lambda inner: st.builds(
@@ -184,6 +235,51 @@ def test_any_document_is_verbs_or_refused(document: bytes) -> None:
         except RemoteProtocolError:
             continue
         assert isinstance(verbs, tuple)
+
+
+FRAME = b"\xff" * 160
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 120)), max_size=6),
+    st.integers(0, 2),
+    st.integers(2, 4),
+)
+def test_a_recording_ends_at_its_silence_or_its_length(
+    spells: list[tuple[bool, int]], timeout: int, max_length: int
+) -> None:
+    voiced = [loud for loud, frames in spells for _ in range(frames)] + [False] * 250
+    ends = [n for n in range(50 * timeout, 251) if not any(voiced[n - 50 * timeout : n])]
+    expected = min([*ends[:1], 50 * max_length] if timeout else [50 * max_length])
+    capture = VoiceCapture(Record(HERE, timeout=timeout, max_length=max_length))
+    taken = 1
+    while not capture.take(FRAME, voiced[taken - 1], ""):
+        taken += 1
+    assert taken == expected
+    assert capture.seconds == pytest.approx(expected / 50)
+    assert capture.voiced == any(voiced[:expected])
+    assert len(capture.audio) % 160 == 0
+    assert len(capture.audio) <= expected * 160
+
+
+@given(st.text("0123456789*#", max_size=8), st.integers(0, 5), st.sampled_from(["#", "", "09"]))
+def test_keys_are_gathered_up_to_enough_or_the_finishing_one(
+    keys: str, num_digits: int, finish: str
+) -> None:
+    capture = KeyCapture(Gather(HERE, num_digits=num_digits, finish_on_key=finish, timeout=1))
+    left = list(keys)
+    while left and not capture.take(left.pop(0), False):
+        pass
+    wanted = keys
+    for key in finish:
+        wanted = wanted.partition(key)[0]
+    if num_digits:
+        wanted = wanted[:num_digits]
+    assert capture.digits == wanted
+    # Whatever was pressed, a second without a key ends it, but not while a prompt is heard.
+    waiting = KeyCapture(Gather(HERE, timeout=1))
+    assert not any(waiting.take("", True) for _ in range(100))
+    assert [waiting.take("", False) for _ in range(50)] == [False] * 49 + [True]
 
 
 def test_a_recording_is_valid_at_each_moment(tmp_path: Path) -> None:

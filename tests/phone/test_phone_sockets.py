@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import signal
 import ssl
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+import httpx
 import pytest
 import trio
 from phone_fakes import Agent, Carried, Server, http, polite_agent, socket_server, tone, utterance
 
 from voicecore.audio import wav
 from voicecore.phone import __main__ as command
-from voicecore.phone.call import MAX_DOCUMENTS, Call, Number
+from voicecore.phone.call import Call, Number
+from voicecore.phone.flow import MAX_DOCUMENTS
 from voicecore.phone.script import Manners, Script
 from voicecore.phone.signing import form_signature, upgrade_signature
 
@@ -94,6 +97,19 @@ async def test_without_an_action_the_next_verb_follows() -> None:
 
     call, _ = await place(answer, closing_agent)
     assert call.steps[-1] == "TwiML said: Sorry"
+
+
+async def test_streams_that_close_at_once_and_come_again_are_a_loop() -> None:
+    async def agent(server: Server) -> None:
+        await server.until("start")
+
+    def answer(carried: Carried, request: bytes) -> bytes:
+        stream = f'<Stream url="ws://127.0.0.1:{carried.media_port}/m"/>'
+        return http(f'<Response><Connect action="/voice">{stream}</Connect></Response>')
+
+    call, carried = await place(answer, agent)
+    assert f"{MAX_DOCUMENTS} documents" in str(call.error)
+    assert len(carried.upgrades) == MAX_DOCUMENTS
 
 
 async def test_an_abrupt_end_of_the_connection_is_an_end_of_the_call() -> None:
@@ -204,6 +220,46 @@ async def test_the_command_line_draws_one_calls_turns() -> None:
     assert "interrupted: heard" in shown
 
 
+async def test_the_command_line_takes_a_call_that_was_ordered(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+
+    def answer(carried: Carried, request: bytes) -> bytes:
+        if b"POST /heard" in request:
+            return http("<Response><Say>I see</Say></Response>")
+        return http('<Response><Say>Hello</Say><Record action="/heard" timeout="1"/></Response>')
+
+    async def order(carried: Carried, process: trio.Process) -> None:
+        assert process.stdout is not None
+        shown = b""
+        while b"TWILIO_BASE_URL=" not in shown or not shown.endswith(b"\n"):
+            shown += await process.stdout.receive_some()
+        words = dict(word.split("=") for word in shown.decode().split() if "=" in word)
+        account = words["TWILIO_ACCOUNT_SID"]
+        url = f"{words['TWILIO_BASE_URL']}/2010-04-01/Accounts/{account}/Calls.json"
+        form = {"To": "+15550002222", "From": "+15550001111"}
+        form["Url"] = f"http://127.0.0.1:{carried.http_port}/voice"
+        async with httpx.AsyncClient(auth=(account, TOKEN)) as client:
+            assert (await client.post(url, data=form)).status_code == 201
+        async for _ in process.stdout:
+            pass
+
+    arguments = ["--callee", "--ring", "0.1", "--auth-token", TOKEN, "--json", str(report)]
+    arguments += ["--say", str(AUDIO / "hello_world.wav")]
+    async with socket_server(polite_agent, answer) as carried, trio.open_nursery() as nursery:
+        run = partial(trio.run_process, [sys.executable, "-m", "voicecore.phone", *arguments],
+                      stdout=subprocess.PIPE)  # fmt: skip
+        with trio.fail_after(60):
+            process = await nursery.start(run)
+            await order(carried, process)
+    (call,) = json.loads(report.read_text())["calls"]
+    assert call["ok"]
+    assert (call["flow"], call["direction"], call["documents"]) == ("recording", "outbound-api", 2)
+    assert len(call["recordings"]) == 1
+    greeting, turn = call["line"]["turns"]
+    assert greeting["replies"][0]["heard"] == pytest.approx(5 / 15, abs=0.03)
+    assert turn["gap"] >= 1.0
+
+
 async def test_ctrl_c_hangs_up_as_a_caller_does(tmp_path: Path) -> None:
     record, stopped = tmp_path / "call.wav", []
     talking = trio.Event()
@@ -243,6 +299,9 @@ def test_nobody_there_is_one_line_that_says_what_to_do(
     "arguments",
     [
         [],
+        ["--say", str(AUDIO / "hello_world.wav")],
+        ["--callee", "--rest-port", "70000"],
+        ["--callee", "--callee-status", "asleep"],
         ["nonsense"],
         ["ftp://host/"],
         ["http://[x"],

@@ -22,7 +22,7 @@ from trio.testing import memory_stream_pair
 from trio_websocket import wrap_client_stream
 
 from voicecore.call.agent import Agent
-from voicecore.call.agents import Agents, agents_of
+from voicecore.call.agents import Agents
 from voicecore.phone.signing import form_signature, upgrade_signature
 from voicecore.phone.stream import CallIdentity
 from voicecore.phone.twiml import Connect, Verb, parse
@@ -141,16 +141,26 @@ def fake_rest(
     return open_rest("https://api.twilio.test", ACCOUNT, token, note, transport)
 
 
+@dataclass
+class OneAgent:
+    """The same agent for every call, after so many seconds."""
+
+    agent: Agent
+    seconds: float = 0.0
+
+    async def agent_for(self, parameters: Mapping[str, str]) -> Agent:
+        await trio.sleep(self.seconds)
+        return self.agent
+
+
 class ControlHouse:
     """A server on memory streams, with a switchboard; time is virtual."""
 
-    def __init__(self, who: Agent | Agents, rest: TwilioRest, given: dict[str, object]) -> None:
+    def __init__(self, agents: Agents, rest: TwilioRest, given: dict[str, object]) -> None:
         self.settings = settings(**given)
         self.ledger, self.store = Ledger(), MemoryStore(trio.current_time)
         self.milestones: list[tuple[str, str, Mapping[str, object]]] = []
         self.calls = LiveCalls(trio.current_time)
-        agents = agents_of(who)
-        assert agents is not None
         self.board = Switchboard(
             self.settings, self.ledger, self.store, self.calls, Siblings(), agents,
             self.observe, rest,
@@ -236,7 +246,8 @@ async def control_house(
     who: Agent | Agents | None = None, twilio: FakeTwilio | None = None, **given: object
 ) -> AsyncIterator[ControlHouse]:
     async with fake_rest(twilio or FakeTwilio()) as rest, trio.open_nursery() as nursery:
-        house = ControlHouse(who or fake_agent(), rest, {**OUTBOUND, **given})
+        agents = OneAgent(who or fake_agent()) if isinstance(who, Agent | None) else who
+        house = ControlHouse(agents, rest, {**OUTBOUND, **given})
         nursery.start_soon(house.board.run)
         nursery.start_soon(partial(house.server.run, [house.listener]))
         yield house

@@ -19,8 +19,8 @@ from voicecore.server.routes import House
 from voicecore.server.serve import Server, serve_lines
 from voicecore.server.store import MemoryStore
 from voicecore.settings import Settings
+from voicecore.wire.dialects import Dialect
 from voicecore.wire.events import Started
-from voicecore.wire.twilio import MediaStream
 
 AUTH_TOKEN = "test_auth_token_0123456789abcdef"
 CALL_SID = "CA" + "1" * 32
@@ -36,9 +36,9 @@ def settings(**given: object) -> Settings:
     return Settings(_env_file=None, **{"host": "127.0.0.1", "port": 0, **given})
 
 
-async def echo(line: Line, admit: Admit) -> Ending:
+async def echo(line: Line, admit: Admit, dialect: Dialect) -> Ending:
     """A call that waits for `start`, then sends back whatever comes; "bye" ends it."""
-    stream, sid = MediaStream(), ""
+    stream, sid = dialect.machine(), ""
     try:
         while True:
             text = await line.receive()

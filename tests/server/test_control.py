@@ -22,7 +22,7 @@ from control_house import (
 )
 from trio.testing import MockClock
 
-from voicecore.call.call import Transfer
+from voicecore.call.transfer import Transfer
 from voicecore.server.call_report import TURNS_KEPT, CallStatistics
 from voicecore.server.live_calls import ENDED_KEPT, ENDED_S, SILENT_S, LiveCalls
 from voicecore.testing import FakeLLM, FakeTTS, ScriptedCaller, Transcript, fake_agent

@@ -72,3 +72,26 @@ def test_a_budget_allows_a_burst_and_then_a_rate() -> None:
     assert budget.strained_for(2.0) == 2.0
     assert budget.spend(0, 10.0) == 0
     assert budget.strained_for(10.0) == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([1, 2, 9]), st.sampled_from([3, 126, 320, 700])), max_size=6
+    ),
+    st.integers(0, 4000),
+)
+def test_plain_messages_are_split_off_as_far_as_they_go(
+    frames: list[tuple[int, int]], cut: int
+) -> None:
+    data = b"".join(frame(opcode, size, is_masked=True) for opcode, size in frames)[:cut]
+    scanner = FrameScanner(65_536, 10)
+    messages, rest = scanner.plain_messages(data)
+    plain: list[str | bytes] = []
+    left = len(data)
+    for opcode, size in frames:
+        left -= size + 8
+        if opcode == 9 or size < 126 or left < 0:
+            break
+        plain.append("\0" * size if opcode == 1 else bytes(size))
+    assert messages == plain
+    assert rest == data[sum(len(message) + 8 for message in plain) :]

@@ -39,6 +39,8 @@ from voicecore.server.limits import (
     THROTTLED_S,
 )
 from voicecore.server.media import Ending
+from voicecore.server.upgrade import Upgrade
+from voicecore.wire.dialects import Dialect
 
 
 class Peer:
@@ -154,7 +156,9 @@ async def test_a_place_is_only_for_who_has_a_token() -> None:
         for token in (house.admission.token(CALL_SID), "", house.admission.token("CA2")):
             async with trio.open_nursery() as nursery:
                 ours, theirs = trio.testing.memory_stream_pair()
-                nursery.start_soon(house.streams.run, theirs, "AAAAAAAAAAAAAAAAAAAAAA==", b"")
+                nursery.start_soon(
+                    house.streams.run, theirs, Upgrade("AAAAAAAAAAAAAAAAAAAAAA=="), b""
+                )
                 while b"\r\n\r\n" not in await ours.receive_some():
                     pass
                 caller = Peer(ours)
@@ -198,7 +202,7 @@ async def test_a_bug_in_one_call_is_1011_and_no_other_calls_business(
 async def test_a_refusal_closes_with_its_code_and_reason(
     refusal: type[CallRefused] | type[RemoteProtocolError], reason: str
 ) -> None:
-    async def refuse(line: Line, admit: Admit) -> Ending:
+    async def refuse(line: Line, admit: Admit, dialect: Dialect) -> Ending:
         raise refusal(reason, 1003)
 
     async with peer(converse=refuse) as (caller, _):
@@ -290,7 +294,7 @@ async def test_a_flood_is_read_at_a_bounded_rate_and_closed_when_it_lasts(
     monkeypatch.setattr(transport, "THROTTLED_S", patience_s)
     read: list[float] = []
 
-    async def count(line: Line, admit: Admit) -> Ending:
+    async def count(line: Line, admit: Admit, dialect: Dialect) -> Ending:
         while True:
             await line.receive()
             read.append(trio.current_time())
@@ -346,7 +350,7 @@ async def test_any_sign_of_life_answers_a_ping(autojump_clock: trio.testing.Mock
 async def test_a_send_is_whole_even_when_its_caller_is_cancelled(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async def interrupted(line: Line, admit: Admit) -> Ending:
+    async def interrupted(line: Line, admit: Admit, dialect: Dialect) -> Ending:
         with trio.move_on_after(1):
             await line.send("x" * 10_000)
         with trio.CancelScope() as scope:

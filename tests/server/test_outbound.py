@@ -17,6 +17,7 @@ from control_house import (
     PUBLIC,
     ControlHouse,
     FakeTwilio,
+    OneAgent,
     control_house,
     decoded,
     sid,
@@ -25,7 +26,6 @@ from control_house import (
 from server_house import AUTH_TOKEN, ask, memory_server, settings
 from trio.testing import MockClock
 
-from voicecore.call.agents import OneAgent
 from voicecore.phone.twiml import Connect, Hangup
 from voicecore.server.numbers import described, missing_for_outbound
 from voicecore.server.outbound import MESSAGE_CHARS, VALUE_CHARS, Order, parting_words
@@ -374,13 +374,8 @@ async def test_a_verdict_that_comes_first_is_not_lost(autojump_clock: MockClock)
 async def test_a_verdict_meets_an_agent_that_is_late(autojump_clock: MockClock) -> None:
     """The stream has begun, and nobody talks yet: the message waits for who says it."""
 
-    class Late(OneAgent):
-        async def agent_for(self, parameters: Any) -> Any:
-            await trio.sleep(4)
-            return await super().agent_for(parameters)
-
     twilio = FakeTwilio()
-    async with control_house(Late(greeting_agent()), twilio) as house:
+    async with control_house(OneAgent(greeting_agent(), seconds=4), twilio) as house:
         url = await ordered(house, twilio, machine_detection="message", message=MESSAGE)
         amd = twilio.created[0]["AsyncAmdStatusCallback"][0]
         await house.webhook(amd, CallSid=sid(1), AnsweredBy="machine_end_beep")

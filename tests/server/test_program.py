@@ -311,3 +311,18 @@ async def answers(port: int) -> bool:
 
 def workers_of(pid: int) -> list[int]:
     return [child.pid for child in psutil.Process(pid).children()]
+
+
+@pytest.mark.parametrize(
+    ("given", "lines"),
+    [
+        ({}, 1),
+        ({"twilio_auth_token": "hush-hush"}, 0),
+        ({"carrier_secret": "hush-hush"}, 0),
+    ],
+)
+def test_a_door_without_a_lock_is_told_of(
+    given: dict[str, str], lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    server._warn_unsigned(load(**given))
+    assert len(caplog.records) == lines

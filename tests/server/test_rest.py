@@ -127,7 +127,6 @@ async def test_what_cannot_have_been_heard_is_said_again(
     "over",
     [
         twilio_error(404, 20404, "The requested resource was not found"),
-        httpx.Response(404),
         twilio_error(400, 21220, "Call is not in-progress. Cannot redirect."),
     ],
 )
@@ -173,6 +172,11 @@ async def test_an_endless_answer_is_not_kept() -> None:
     big = json.dumps(resource(sid(1), subresource_uris={"x": "y" * 3 * BODY_BYTES})).encode()
     _, error = await failing(httpx.Response(201, content=big))
     assert error.fault == "garbage"
+
+
+async def test_a_404_of_somebody_else_is_no_success() -> None:
+    _, error = await failing(httpx.Response(404, text="nothing here"), update=True)
+    assert (error.status, error.code) == (404, 0)
 
 
 async def test_a_call_is_asked_about() -> None:

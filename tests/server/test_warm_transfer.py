@@ -6,11 +6,13 @@ In every ending a human whom nobody needs is hung up on, and nothing is left of 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import trio
 from control_house import HUMAN, PUBLIC, ControlHouse, FakeTwilio, decoded, sid
@@ -18,16 +20,18 @@ from test_control import Talk, talking
 from trio.testing import MockClock
 
 from voicecore.audio import wav
-from voicecore.call.call import Call, Transfer
-from voicecore.call.transfers import BRIEFING_CHARS, briefing_of, transfer_words
-from voicecore.contracts import Message
+from voicecore.call.briefing import BRIEFING_CHARS, briefing_of, transfer_words
+from voicecore.call.call import Call
+from voicecore.call.phrases import stock_words
+from voicecore.call.transfer import Transfer
+from voicecore.contracts import Message, ToolCall
 from voicecore.errors import ProviderError
 from voicecore.server.live_calls import KnownCall
-from voicecore.server.warm_transfer import MOST_TRANSFERS, TRANSFER_S, PendingTransfer
-from voicecore.testing import FakeTTS, ScriptedCaller, fake_agent
+from voicecore.server.warm_transfer import JOIN_S, MOST_TRANSFERS, TRANSFER_S, PendingTransfer
+from voicecore.testing import FakeLLM, FakeTTS, ScriptedCaller, fake_agent
 from voicecore.testing.audible import words
 
-EN = transfer_words("en")
+EN, CONNECTING = transfer_words("en"), stock_words("en").connecting
 WARM = {"to": HUMAN, "mode": "warm", "briefing": "It is about a bill."}
 
 
@@ -53,7 +57,11 @@ class Ringing:
 
     @property
     def call(self) -> Call:
-        known = self.house.calls.find(sid(100))
+        return self.call_of(self.house)
+
+    @staticmethod
+    def call_of(house: ControlHouse) -> Call:
+        known = house.calls.find(sid(100))
         assert known is not None
         assert known.call is not None
         return known.call
@@ -105,7 +113,7 @@ async def test_a_key_takes_the_call(autojump_clock: MockClock) -> None:
         await it.talk.ended()
         assert call.ended_by == "transfer"
         assert call.transfer == Transfer(conference=conference.text or "")
-        assert " ".join(it.talk.transcript.heard) == f"Good day. {EN.connecting}"
+        assert " ".join(it.talk.transcript.heard) == f"Good day. {CONNECTING}"
         assert await it.outcome() == "connected"
         assert it.twilio.updates == []  # nobody is hung up on
         [dial] = await it.press("#")  # a webhook may be repeated
@@ -128,7 +136,7 @@ async def test_nobody_takes_it_and_the_caller_is_told(
         assert await it.outcome() == expected.get(ending, ending)
         assert it.twilio.updates == []  # it is over already
         transcript = await it.talk.ended()
-        assert " ".join(transcript.heard).startswith(f"Good day. {EN.connecting} {EN.nobody}")
+        assert " ".join(transcript.heard).startswith(f"Good day. {CONNECTING} {EN.nobody}")
         assert decoded(await it.house.get(f"/calls/{sid(100)}"))["ended_by"] == "caller"
 
 
@@ -234,39 +242,76 @@ async def test_the_hour_counts_transfers_too(autojump_clock: MockClock) -> None:
         assert twilio.asked == []
 
 
-async def test_a_tool_waits_for_what_comes_of_it(autojump_clock: MockClock) -> None:
-    twilio, got = FakeTwilio(), list[str]()
-    caller = ScriptedCaller().pauses(60)
-    async with talking(caller, None, twilio, sid(100)) as (house, talk):
+async def test_an_operator_says_where_the_two_meet_and_gives_nobody_away(
+    autojump_clock: MockClock,
+) -> None:
+    twilio, got = FakeTwilio(), list[Transfer | None]()
+    patient = fake_agent(greeting="Good day.", idle_prompt_s=0)
+    async with talking(ScriptedCaller().pauses(200), patient, twilio, sid(100)) as (house, talk):
         known = house.calls.find(sid(100))
         assert known is not None
-        assert known.call is not None
-        operator = known.call.operator
+        call = known.call
+        assert call is not None
+        operator = call.operator
         assert operator is not None
-        assert await operator.connect(sid(100), "+390612345678", "") == "forbidden"
-        assert await operator.connect(sid(6), HUMAN, "") == "caller left"
+        assert await operator.connect(sid(100), "+390612345678", "") is None
+        assert await operator.connect(sid(6), HUMAN, "") is None
+        assert twilio.asked == []
 
-        async def tool() -> None:
+        async def ask() -> None:
             got.append(await operator.connect(sid(100), HUMAN, ""))
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(tool)
-            await house.until(lambda: bool(twilio.created))
-            await trio.sleep(1)
-            it = Ringing(house, talk, twilio)
-            await it.status("no-answer")
+        async def taken(number: int, key: str) -> str:
+            """Ask, and let the human press a key; return in which conference they are."""
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                await house.until(lambda: len(twilio.created) == number)
+                await trio.sleep(1)
+                response = await Ringing(house, talk, twilio).press(key)
+            return "".join(response.itertext())
+
+        assert await taken(1, "") == ""
         with trio.move_on_after(5):
-            await tool()  # the turn was cut: nobody waits for the human any more
+            await ask()  # the turn was cut: nobody waits for the human any more
         await house.until(lambda: bool(twilio.updates))
         assert twilio.updates == [(sid(2), {"Status": ["completed"]})]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(tool)
-            await house.until(lambda: len(twilio.created) == 3)
-            await trio.sleep(1)
-            await Ringing(house, talk, twilio).press("1")
+        assert await taken(3, "1")
+        began = trio.current_time()  # the caller interrupts, and is not given away after all
+        await house.until(lambda: len(twilio.updates) == 2)
+        assert trio.current_time() - began == pytest.approx(JOIN_S, abs=0.1)
+        assert twilio.updates[1][0] == sid(3)
+        conference = await taken(4, "1")
+        await trio.sleep(2)
+        call.transfer_to(Transfer(conference=conference))
         transcript = await talk.ended()
-    assert got == ["no-answer", "connected"]
-    assert transcript.heard == ["Good", "day."]  # what is said is the tool's affair
+        assert len(twilio.updates) == 2
+    assert got[0] is None
+    assert got[2] == Transfer(conference=conference)
+    assert EN.nobody not in " ".join(transcript.heard)  # what is said is the tool's affair
+
+
+async def test_the_model_gives_a_caller_to_a_human(autojump_clock: MockClock) -> None:
+    """The tool, the agent's own list of numbers, the human's leg, the conference of both."""
+
+    def answer(messages: Sequence[Message]) -> Any:
+        asked = {"to": "sales", "briefing": "Ada wants a pizza."}
+        call = ToolCall("c1", "transfer_call", msgspec.json.encode(asked).decode())
+        return ["One second.", call] if messages[-1].role == "user" else "Here you are."
+
+    agent = replace(fake_agent(llm=FakeLLM(answer=answer)), transfers={"sales": "+390612345678"})
+    twilio, caller = FakeTwilio(), ScriptedCaller().pauses(0.1).says("sales please").pauses(60)
+    async with talking(caller, agent, twilio, sid(100)) as (house, talk):
+        call = Ringing.call_of(house)
+        await house.until(lambda: bool(twilio.created))
+        await trio.sleep(2)
+        it = Ringing(house, talk, twilio)
+        assert it.form["To"] == ["+390612345678"]
+        sound = await house.get(f"{it.url}/briefing.wav".removeprefix(PUBLIC))
+        assert words(wav.read_telephone(sound.body))[:4] == ["Ada", "wants", "a", "pizza."]
+        response = await it.press("1")
+        await talk.ended()
+        assert call.transfer == Transfer(conference="".join(response.itertext()))
+        assert twilio.updates == []
 
 
 async def test_a_server_that_goes_down_lets_the_human_go(autojump_clock: MockClock) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, overload
 
 import trio
 
@@ -12,7 +13,11 @@ from ..contracts import LLM, STT, TTS, VAD, SpeechToSpeech, WarmsUp
 from ..dialogue.sentences import Splitter
 from ..dialogue.turns import TurnRules
 from ..settings import Settings
-from .phrases import Phrases, StockWords, default_greeting, stock_words
+from .from_settings import FROM_SETTINGS
+from .phrases import Announcement, Phrases, StockWords, default_greeting, stock_words
+from .toolbox import AgentTool, Function, OnBargeIn, Toolbox
+from .tools import built_in
+from .transfer import Transfer
 
 WARM_UP_S = 5.0
 """How long warming up may take; by then the call has begun, warm or not."""
@@ -65,21 +70,57 @@ class CallLimits:
 class Agent:
     """Everything that a call needs to be answered.  Shared by all its calls; holds no call's state.
 
+    Providers are objects that are open, or names (`FromSettings`) of those that the server opens.
+    Served by `voicecore.serve`, what is left at its default is as the settings say.
+
     `phrases` is the ready-made audio: `prepare` fills it, and calls that come before that render
     what they need themselves.
     """
 
-    stt: STT
-    llm: LLM
-    tts: TTS
+    stt: STT = FROM_SETTINGS
+    llm: LLM = FROM_SETTINGS
+    tts: TTS = FROM_SETTINGS
     persona: Persona = field(default_factory=Persona)
     rules: TurnRules = field(default_factory=TurnRules)
     limits: CallLimits = field(default_factory=CallLimits)
     vad: Callable[[], VAD] = GatedVad
     phrases: Phrases = field(default_factory=Phrases)
+    tools: Toolbox = field(default_factory=Toolbox)
+    """What it can do besides speaking, and besides what every agent can: see `tool`."""
+    transfers: Mapping[str, str] = field(default_factory=dict)
+    """To whom it may give a call: name to number, in E.164.  The first gets those whose callers it
+    cannot help, because its providers fail."""
     model: SpeechToSpeech | None = None
     """Who hears and speaks by itself; then `tts` speaks only what is ready-made, and `stt` and
     `llm` do nothing."""
+
+    @overload
+    def tool(self, function: Function, /) -> Function: ...
+    @overload
+    def tool(
+        self,
+        function: None = None,
+        /,
+        *,
+        on_barge_in: OnBargeIn = ...,
+        deadline_s: float = ...,
+        filler: str = ...,
+    ) -> Callable[[Function], Function]: ...
+    def tool(self, function: Function | None = None, /, **manners: Any) -> Any:
+        """Make an async function one of this agent's tools: `Toolbox.tool`."""
+        return self.tools.tool(function, **manners)
+
+    def all_tools(self) -> tuple[AgentTool, ...]:
+        """Return its own tools, and those that every agent has."""
+        return (*built_in(self.transfers), *self.tools)
+
+    @property
+    def giving_up(self) -> Announcement:
+        """What is said, and done, when nothing works any more."""
+        words = self.persona.stock_words
+        for number in self.transfers.values():
+            return Announcement(words.connecting, transfer=Transfer(number))
+        return Announcement(words.give_up, "agent")
 
     async def prepare(self) -> None:
         """Render what is known beforehand.  Never raises for a provider's failure."""
@@ -135,6 +176,7 @@ def agent_from(
             pause_ms=0 if settings.speculation == "off" else settings.pause_ms,
             long_silence_ms=settings.long_silence_ms,
             barge_in_ms=settings.barge_in_ms,
+            barge_in_key=settings.barge_in_key or "",
         ),
         limits=CallLimits(
             idle_prompt_s=settings.idle_prompt_s,
@@ -145,4 +187,5 @@ def agent_from(
             speculates_speech=settings.speculation == "full",
         ),
         vad=lambda: GatedVad(mode=settings.vad_mode),
+        transfers=settings.transfer_numbers,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from .agent import Agent
 
@@ -13,7 +13,6 @@ AgentPicker = Callable[[Mapping[str, str]], Agent]
 and whatever the webhook's answer, or who ordered the call, has added."""
 
 
-@runtime_checkable
 class Agents(Protocol):
     """Whoever answers calls, whichever way they come: as a stream, or by recordings."""
 
@@ -21,36 +20,13 @@ class Agents(Protocol):
         """Return who answers a call with these parameters, ready to be asked."""
 
 
-class OneAgent:
-    """The same agent for every call."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-
-    def __repr__(self) -> str:
-        return f"<OneAgent {self._agent.persona.greeting!r:.40}>"
-
-    async def agent_for(self, parameters: Mapping[str, str]) -> Agent:
-        """Return the agent."""
-        return self._agent
-
-
-class PickedAgents:
-    """An agent for each call, by a function of its parameters."""
-
-    def __init__(self, pick: AgentPicker) -> None:
-        self._pick = pick
-
-    def __repr__(self) -> str:
-        return f"<PickedAgents by {self._pick!r:.60}>"
-
-    async def agent_for(self, parameters: Mapping[str, str]) -> Agent:
-        """Return the agent that the function picks.
-
-        Raises:
-            TypeError: it picked something else.
-        """
-        return picked(self._pick, parameters)
+def picker_of(who: object) -> AgentPicker | None:
+    """Return who answers calls; None if `who` is an async function that takes each call itself."""
+    if isinstance(who, Agent):
+        return lambda parameters: who
+    if inspect.iscoroutinefunction(who) or inspect.iscoroutinefunction(type(who).__call__):
+        return None
+    return who if callable(who) else None
 
 
 def picked(pick: AgentPicker, parameters: Mapping[str, str]) -> Agent:
@@ -66,12 +42,6 @@ def picked(pick: AgentPicker, parameters: Mapping[str, str]) -> Agent:
     return agent
 
 
-def agents_of(who: object) -> Agents | None:
-    """Return who answers calls; None if `who` is an async function that takes each call itself."""
-    if isinstance(who, Agent):
-        return OneAgent(who)
-    if isinstance(who, Agents):
-        return who
-    if inspect.iscoroutinefunction(who) or inspect.iscoroutinefunction(type(who).__call__):
-        return None
-    return PickedAgents(who) if callable(who) else None
+def unknown_call(language: str) -> dict[str, str]:
+    """Return the parameters of a call of which nothing is known: whom a picker is tried with."""
+    return {"From": "", "To": "", "language": language}

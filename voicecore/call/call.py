@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 import trio
@@ -23,13 +22,16 @@ from ..errors import CallRefused, LineClosed, RemoteProtocolError
 from ..wire.dialects import TWILIO, Dialect
 from ..wire.events import Command, Dtmf, Ignored, MarkReached, Media, Started, Stopped
 from .agent import Agent
+from .hands import Desk, LiveLine
 from .hearing import Hearing
 from .inbound import Inbound
+from .keypad import Keypad
 from .pipeline import Pipeline
 from .playback import PlaybackStatistics, Player
 from .timeline import CallLog, Observer
+from .toolbox import CallInfo
 from .tools import END_CALL
-from .transfers import Operator
+from .transfer import Operator, Transfer
 from .turn import Conversation
 
 START_S = 10.0
@@ -44,14 +46,6 @@ media came; the maximum length was reached; we went down; it goes on with somebo
 hung up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """With whom a call goes on: a number is dialled, or a conference is joined."""
-
-    number: str = ""
-    conference: str = ""
-
-
 class Call:
     """One call.  Made by `open_call`; `converse` with an agent until it ends."""
 
@@ -63,14 +57,15 @@ class Call:
         self.close_code = 1000
         """The WebSocket code with which the line should be closed."""
         self.operator: Operator | None = None
-        """Who can call a human for the caller, if somebody can."""
+        """Whoever can call somebody else for this call, before it is given to them."""
         self.history = History()
         self._line = line
         self._stream = dialect.machine()
         self._abilities = dialect.abilities
-        self._inbound = Inbound()
+        self.inbound = Inbound()
         self._player: Player | None = None
         self._pipeline: Pipeline | None = None
+        self._keypad = Keypad()
         self._ended = trio.Event()
         self.log = CallLog("")
 
@@ -105,14 +100,19 @@ class Call:
         """Let `agent` talk with the caller until one of them, or time, ends the call."""
         self._player = player = Player(self._say, agent.limits.lead_s, self._abilities)
         async with _listener(agent) as listener:
-            note_words = self._inbound.note_words
-            talk = Conversation(agent, player, listener, self.history, self.log, note_words)
-            self._pipeline = pipeline = Pipeline(talk, self.hang_up)
-            hearing = Hearing(agent, listener, pipeline.post, agent.persona.language)
             async with trio.open_nursery() as nursery:
+                desk = self._desk(nursery, player)
+                note_words = self.inbound.note_words
+                talk = Conversation(
+                    agent, player, listener, self.history, self.log, desk, note_words
+                )
+                self._pipeline = pipeline = Pipeline(talk, self.hang_up, self.transfer_to)
+                hearing = Hearing(agent, listener, pipeline.post, agent.persona.language)
                 nursery.start_soon(player.run, name="playback")
                 nursery.start_soon(pipeline.run, name="pipeline")
                 nursery.start_soon(self._listen_with, hearing, name="vad")
+                self._keypad.barge_in_key = agent.rules.barge_in_key
+                self._keypad.barge_in = pipeline.press_barge_in
                 with trio.move_on_after(agent.limits.max_call_s + OVERTIME_S) as limit:
                     await self._ended.wait()
                 if limit.cancelled_caught:
@@ -148,33 +148,31 @@ class Call:
         self._pipeline.take_leave(text)
         return True
 
-    def begin_log(self, observe: Observer | None) -> None:
+    def begin_log(self, observe: Observer | None, carrier: str) -> None:
         """The call is admitted: from now on its milestones are its own."""
-        self.log = self._inbound.log = CallLog(self.sid, observe)
-        self.log.milestone("stream started", stream=self.started.stream_sid)
-
-    def log_end(self) -> None:
-        """Log who ended the call, and what it was like."""
-        played = self.playback
+        self.log = self.inbound.log = CallLog(self.sid, observe)
         self.log.milestone(
-            "call ended",
-            reason=self.ended_by,
-            seconds=round(trio.current_time() - self.log.began, 1),
-            turns=self.turns,
-            dropped_frames=self._inbound.dropped_frames,
-            inbound_gaps=self._inbound.gaps,
-            underruns=played.underruns,
-            starved=played.starved,
-            late_ms=round(played.lateness_max_s * 1000, 1),
-            mark_ms=round(played.mark_round_trip_s * 1000, 1),
+            "stream started",
+            stream=self.started.stream_sid,
+            carrier=carrier,
+            barge_in=self._abilities.barge_in,
         )
 
     async def wait_ended(self) -> None:
         """Wait until somebody has ended the call."""
         await self._ended.wait()
 
+    def _desk(self, nursery: trio.Nursery, player: Player) -> Desk:
+        """Return what the tools of this call work with."""
+
+        def info() -> CallInfo:
+            return CallInfo(self.sid, self.parameters, self.history.messages)
+
+        line = LiveLine(player, self._keypad)
+        return Desk(info, nursery, self.history.tool_done, line, lambda: self.operator)
+
     async def _listen_with(self, hearing: Hearing) -> None:
-        await self._inbound.listen_with(hearing)
+        await self.inbound.listen_with(hearing)
         self.hang_up("silence")
 
     async def receive(self) -> None:
@@ -191,7 +189,7 @@ class Call:
     def _take(self, message: str | bytes) -> None:
         event = self._stream.receive(message)
         if type(event) is Media:  # forty-nine of fifty: before the slower match
-            self._inbound.take(event.audio)
+            self.inbound.take(event.audio)
             return
         match event:
             case MarkReached(name):
@@ -206,6 +204,7 @@ class Call:
                     self.log.milestone("ignored a message", reason=reason)
             case Dtmf(digit):
                 self.log.milestone("digit", text=digit)
+                self._keypad.press(digit)
 
     async def _say(self, commands: Sequence[Command]) -> None:
         """What the player writes with.  A line that is gone ends the call, politely."""
@@ -233,6 +232,23 @@ class Call:
                 raise LineClosed("stopped before it started")
             return
         raise CallRefused(f"no start within {START_S:.0f} s", 1008)
+
+
+def _log_end(call: Call) -> None:
+    """Log who ended a call, and what it was like."""
+    played = call.playback
+    call.log.milestone(
+        "call ended",
+        reason=call.ended_by,
+        seconds=round(trio.current_time() - call.log.began, 1),
+        turns=call.turns,
+        dropped_frames=call.inbound.dropped_frames,
+        inbound_gaps=call.inbound.gaps,
+        underruns=played.underruns,
+        starved=played.starved,
+        late_ms=round(played.lateness_max_s * 1000, 1),
+        mark_ms=round(played.mark_round_trip_s * 1000, 1),
+    )
 
 
 @asynccontextmanager
@@ -270,12 +286,12 @@ async def open_call(
     await call.wait_started()
     if admit is not None:
         admit(call.started)
-    call.begin_log(observe)
+    call.begin_log(observe, dialect.name)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call.receive, name="receive")
         try:
             yield call
         finally:
             call.hang_up("server")
-            call.log_end()
+            _log_end(call)
         nursery.cancel_scope.cancel()

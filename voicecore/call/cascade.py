@@ -11,8 +11,9 @@ import trio
 from ..contracts import LiveTranscription, Transcription
 from ..dialogue.history import same_words
 from ..errors import ProviderError
-from .reply import FIRST_S, Reply
+from .reply import Reply
 from .turn import Turn, clean
+from .writing import FIRST_S
 
 
 class CascadeTurn(Turn):
@@ -20,16 +21,21 @@ class CascadeTurn(Turn):
 
     def _new_reply(self) -> Reply:
         speech = self._talk.player.new_speech(self.name)
-        reply = Reply(self._talk.agent, speech, self.timeline)
-        self._hold_speech(reply)
+        reply = Reply(self._talk.agent, speech, self.timeline, self._talk.desk)
+        self._hold_back(reply)
         return reply
 
-    def _hold_speech(self, reply: Reply) -> None:
-        """Pay for TTS only when the turn is certain, if that is what the agent wants."""
+    def _hold_back(self, reply: Reply) -> None:
+        """Use tools only when everything is certain, and pay for TTS then, if the agent wants."""
+        reply.writing.may_act = self.certain
         if not self._talk.agent.limits.speculates_speech:
             reply.may_speak = self.gate
 
     async def _think(self) -> None:
+        if self.words is not None:
+            self._understood.set()
+            await self.reply.produce(self._talk.history.with_caller(self.words))
+            return
         async with trio.open_nursery() as nursery:
             guess = _Guess()
             if self._talk.agent.rules.pause_ms:
@@ -93,7 +99,7 @@ class CascadeTurn(Turn):
             return False
         await lost.finished.wait()
         reply.move_to(self.timeline)
-        self._hold_speech(reply)
+        self._hold_back(reply)
         self.reply = reply
         return True
 

@@ -20,12 +20,13 @@ from ..audio import SAMPLE_RATE
 from ..contracts import Dialogue, Message, Sound, SpokenAnswer, ToolCall, Usage
 from ..dialogue.sentences import Clause
 from ..errors import ProviderError
-from .reply import FIRST_S, IDLE_S
 from .speech import Speech
 from .timeline import TurnTimeline
 from .tools import END_CALL
+from .transfer import Transfer
 from .turn import Conversation, Outcome, Turn, clean
 from .voice import Voice
+from .writing import FIRST_S, IDLE_S
 
 QUESTION_S = 3.0
 """How long the caller's words may take to become known, once the answer stands."""
@@ -77,6 +78,16 @@ class SpokenReply:
         """What the model was asked to make so far."""
         usage = self.voice.timeline.usage
         return self._tokens if usage is None else usage.completion
+
+    @property
+    def transfer(self) -> Transfer | None:
+        """With whom the call goes on once this was heard: nobody."""
+        return None
+
+    def heard(self, position: int | None) -> tuple[list[Message], str]:
+        """Return what a history says of it."""
+        spoken = self.speech.spoken
+        return [], spoken.text if position is None else spoken.heard(position)
 
     @asynccontextmanager
     async def asked(self, utterance: bytes) -> AsyncIterator[SpokenAnswer]:

@@ -18,7 +18,7 @@ from ..contracts import Dialogue, LiveTranscription, Transcription, TurnHint, Vo
 from ..dialogue.endpointing import may_go_on
 from ..dialogue.turns import Detector, SpeechStarted, TurnEnded, TurnEvent, TurnState
 from .agent import Agent
-from .pipeline import Heard, TurnFinished
+from .events import Heard, PipelineEvent
 
 GAP_S = 0.6
 """Longer than networks stall (half a second), shorter than a caller waits for an answer."""
@@ -31,7 +31,7 @@ class Hearing:
         self,
         agent: Agent,
         listener: Transcription | Dialogue,
-        post: trio.MemorySendChannel[Heard | TurnFinished],
+        post: trio.MemorySendChannel[PipelineEvent],
         language: str,
     ) -> None:
         self.patient_turns = 0

@@ -31,7 +31,7 @@ class Shortcut(Protocol):
     The library's way costs three times as much.  What is not plain goes through the library.
     """
 
-    async def read(self) -> tuple[list[str], int]:
+    async def read(self) -> tuple[list[str | bytes], int]:
         """Read once: messages, and how many the library has got after them.
 
         Raises:
@@ -58,7 +58,7 @@ class WebSocketLine:
     def __init__(self, websocket: WebSocketConnection, shortcut: Shortcut | None = None) -> None:
         self._websocket = websocket
         self._shortcut = shortcut
-        self._texts: deque[str] = deque()
+        self._waiting: deque[str | bytes] = deque()
         self._library_has = 0
 
     async def receive(self) -> str | bytes:
@@ -69,11 +69,11 @@ class WebSocketLine:
             RemoteProtocolError: it breaks a limit of the transport.
         """
         if self._shortcut is not None:
-            while not self._texts and not self._library_has:
-                texts, self._library_has = await self._shortcut.read()
-                self._texts.extend(texts)
-            if self._texts:
-                return self._texts.popleft()
+            while not self._waiting and not self._library_has:
+                messages, self._library_has = await self._shortcut.read()
+                self._waiting.extend(messages)
+            if self._waiting:
+                return self._waiting.popleft()
             self._library_has -= 1
         try:
             message = await self._websocket.get_message()

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
+from typing import Literal
 
 import trio
 
 from ..contracts import TTS
 from ..errors import ProviderError
+from .transfer import Transfer
 
 _logger = logging.getLogger("voicecore.call")
 
@@ -29,13 +31,15 @@ class StockWords:
     goodbye: str
     apology: str
     give_up: str
+    connecting: str = "One moment please, I am connecting you."
+    """Before the call is given to somebody else."""
     fillers: tuple[str, ...] = ()
     """Said while the answer takes its time."""
 
     @property
     def texts(self) -> tuple[str, ...]:
         """All of them, but for the fillers."""
-        return (self.still_there, self.goodbye, self.apology, self.give_up)
+        return (self.still_there, self.goodbye, self.apology, self.give_up, self.connecting)
 
 
 STOCK_WORDS: dict[str, StockWords] = {
@@ -51,6 +55,7 @@ STOCK_WORDS: dict[str, StockWords] = {
         goodbye="कॉल करने के लिए धन्यवाद। नमस्ते।",
         apology="माफ़ कीजिए, कुछ गड़बड़ हो गई। क्या आप फिर से कह सकते हैं?",
         give_up="माफ़ कीजिए, अभी तकनीकी समस्या है। कृपया बाद में कॉल कीजिए। नमस्ते।",
+        connecting="एक पल रुकिए, मैं आपको जोड़ती हूँ।",
         fillers=("एक पल।", "देखती हूँ।", "ज़रा रुकिए।"),
     ),
 }
@@ -67,6 +72,20 @@ def default_greeting(language: str) -> str:
 def stock_words(language: str) -> StockWords:
     """Return the words of a BCP-47 language, or the English ones."""
     return STOCK_WORDS.get(language.split("-")[0].lower(), STOCK_WORDS["en"])
+
+
+EndsBy = Literal["", "agent", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Words that are said; then the call ends, if it is said by whom, or goes on with another."""
+
+    text: str
+    ends_by: EndsBy = ""
+    transfer: Transfer | None = None
+    is_last: bool = False
+    """Whatever is being said is broken off for it, and it cannot be interrupted."""
 
 
 class Phrases:

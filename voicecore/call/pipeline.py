@@ -7,10 +7,7 @@ reply that goes on after a cough waits for that.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from functools import partial
-from itertools import count
+from collections.abc import Callable
 from typing import Literal
 
 import trio
@@ -23,30 +20,14 @@ from ..dialogue.turns import (
     SpeechResumed,
     SpeechStarted,
     TurnEnded,
-    TurnEvent,
 )
-from .cascade import CascadeTurn
-from .duplex import SpokenTurn
-from .silence import Announcement, Silence
-from .timeline import CallLog
+from .events import Heard, PipelineEvent, TurnFinished, Typed
+from .keypad import Keypad
+from .live_turns import LiveTurns
+from .phrases import Announcement
+from .silence import Silence
+from .transfer import Transfer
 from .turn import Conversation, Outcome, Turn
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A turn event, and when its last voiced frame and its first came from the line."""
-
-    event: TurnEvent
-    last_voiced: float
-    onset: float
-
-
-@dataclass(frozen=True, slots=True)
-class TurnFinished:
-    """A turn's task has come to its end."""
-
-    turn: Turn
-
 
 EVENTS_WAITING = 8
 """Every reaction is immediate: more than this waiting is a bug, and raises."""
@@ -59,14 +40,17 @@ class Pipeline:
     """One call's turns.  Events come from the vad task and, as turns finish, from ourselves."""
 
     def __init__(
-        self, conversation: Conversation, hang_up: Callable[[Literal["agent", "length"]], None]
+        self,
+        conversation: Conversation,
+        hang_up: Callable[[Literal["agent", "length"]], None],
+        give: Callable[[Transfer], None],
     ) -> None:
         self.answers = 0
         """Turns of the caller that were answered, or are being."""
-        self.post, self._events = trio.open_memory_channel[Heard | TurnFinished](EVENTS_WAITING)
+        self.post, self._events = trio.open_memory_channel[PipelineEvent](EVENTS_WAITING)
         self._talk = conversation
         self._hang_up = hang_up
-        self._names = count(1)
+        self._give = give
         self._turn: Turn | None = None
         """The live turn: being speculated about, produced, or heard."""
         self._interrupted: Turn | None = None
@@ -96,6 +80,9 @@ class Pipeline:
     async def run(self) -> None:
         """Greet, then react until cancelled."""
         async with trio.open_nursery() as self._nursery:
+            self._turns = LiveTurns(self._talk, self._nursery, self.post)
+            if self._talk.desk.line is not None:
+                self._nursery.start_soon(self._type, self._talk.desk.line.keypad, name="keypad")
             if greeting := self._talk.agent.persona.greeting:
                 self._announce(Announcement(greeting))
             while True:
@@ -103,19 +90,44 @@ class Pipeline:
                 with self._waiting:
                     event = await self._events.receive()
                 if not self._waiting.cancelled_caught:
-                    self._take(event)
+                    self._react(event)
                 self._waiting = trio.CancelScope()
                 words = self._silence.next(trio.current_time(), self._turn is not None)
                 if words is not None:
                     self._announce(words)
 
-    def _take(self, event: Heard | TurnFinished) -> None:
-        if isinstance(event, TurnFinished):
-            self._finish(event.turn)
-        else:
-            self._react(event)
+    def press_barge_in(self) -> bool:
+        """The caller has pressed the key that interrupts; false: there is nothing to interrupt."""
+        is_live = self._may_be_interrupted(self._turn)
+        self._interrupt(trio.current_time())
+        return is_live
 
-    def _react(self, heard: Heard) -> None:
+    async def _type(self, keypad: Keypad) -> None:
+        while True:
+            await self.post.send(Typed(await keypad.typed()))
+
+    def _answer_keys(self, keys: str) -> None:
+        """What was typed is what the caller says, and interrupts as that does."""
+        self._talk.log.milestone("typed", text=keys)
+        self._interrupt(trio.current_time())
+        self._lose_speculation()
+        if self._turn is not None or not isinstance(self._talk.listener, Transcription):
+            return  # the goodbye is being said, or the model takes nothing but sound
+        self.answers += 1
+        self._turn = self._turns.answer_keys(keys)
+        self._interrupted, self._lost, self._unheard = None, None, b""
+        self._talk.player.release()
+
+    def _react(self, event: PipelineEvent) -> None:
+        match event:
+            case TurnFinished(turn):
+                self._finish(turn)
+            case Typed(keys):
+                self._answer_keys(keys)
+            case Heard():
+                self._react_to_speech(event)
+
+    def _react_to_speech(self, heard: Heard) -> None:
         match heard.event:
             case SpeechStarted(confidence):
                 self._talk.log.milestone("speech started", confidence=round(confidence, 2))
@@ -125,7 +137,7 @@ class Pipeline:
                 if self._may_be_interrupted(self._turn):
                     self._talk.player.hold()
             case SpeechConfirmed():
-                self._interrupt(heard)
+                self._interrupt(heard.onset)
             case SpeechDoubted():
                 self._talk.player.release()
             case SpeechPaused(utterance):
@@ -141,19 +153,12 @@ class Pipeline:
             return False
         return bool(self._talk.agent.rules.barge_in_ms)
 
-    def _interrupt(self, heard: Heard) -> None:
+    def _interrupt(self, onset: float) -> None:
         """The caller means it: what the agent is saying, or about to say, is over."""
         turn = self._turn
         if turn is None or not self._may_be_interrupted(turn):
             return
-        speech = turn.reply.speech
-        self._talk.log.milestone(
-            "interrupted",
-            turn=turn.name,
-            heard=speech.spoken.heard(self._talk.player.heard(speech)),
-            reaction_ms=round((trio.current_time() - heard.onset) * 1000),
-        )
-        turn.scope.cancel()
+        turn.interrupt(onset)
         self._turn, self._interrupted = None, turn.to_go_on_with
         if turn.words is None:
             # Nobody knows its words yet: they belong to what is being said now.
@@ -180,7 +185,7 @@ class Pipeline:
         )
         self._silence.begin(trio.current_time())
         if ended.confirmed:
-            self._interrupt(heard)  # a turn that began while the caller was speaking
+            self._interrupt(heard.onset)  # a turn that began while the caller was speaking
         turn = self._turn
         if turn is not None and turn.is_committed:
             # Too short to interrupt with, or not allowed to: the reply goes on.
@@ -200,35 +205,20 @@ class Pipeline:
     def _start_answer(self, utterance: bytes) -> Turn:
         # Its oldest part is let go of: a caller who is never understood must not fill the memory.
         utterance = (self._unheard + utterance)[-MAX_UTTERANCE_BYTES:]
-        turn = self._new_turn(self._interrupted, self._lost)
-        self._nursery.start_soon(self._follow, turn, partial(turn.answer, utterance))
-        return turn
+        self._turn = self._turns.answer(utterance, self._interrupted, self._lost)
+        return self._turn
 
-    def _announce(self, words: Announcement) -> Turn:
+    def _announce(self, words: Announcement) -> None:
         if words.is_last:
             if self._turn is not None:
                 self._turn.scope.cancel()
             self._talk.player.release()
-        turn = self._new_turn()
+        self._turn = self._turns.announce(words)
         if words.is_last:
-            self._farewell = turn
-        act = partial(turn.announce, words.text, words.ends_by)
-        self._nursery.start_soon(self._follow, turn, act)
-        return turn
-
-    def _new_turn(self, interrupted: Turn | None = None, lost: Turn | None = None) -> Turn:
-        kind = CascadeTurn if isinstance(self._talk.listener, Transcription) else SpokenTurn
-        self._turn = kind(self._talk, f"t{next(self._names)}", interrupted, lost)
-        return self._turn
-
-    async def _follow(self, turn: Turn, act: Callable[[], Awaitable[None]]) -> None:
-        """Run a turn to its end, whatever end, and say so."""
-        await act()
-        self.post.send_nowait(TurnFinished(turn))
+            self._farewell = self._turn
 
     def _finish(self, turn: Turn) -> None:
         """Draw the consequences of a finished turn."""
-        report(turn, self._talk.log)
         if turn.is_committed:
             if turn.has_failed:
                 self._failures += bool(turn.utterance)
@@ -238,25 +228,10 @@ class Pipeline:
             return
         self._turn = None
         self._silence.begin_after_agent(trio.current_time())
-        agent = self._talk.agent
-        if (ends_by := turn.ends_call_by) and turn.outcome is not Outcome.CUT:
+        is_cut = turn.outcome is Outcome.CUT
+        if turn.transfer is not None and not is_cut:
+            self._give(turn.transfer)
+        elif (ends_by := turn.ends_call_by) and not is_cut:
             self._hang_up(ends_by)
-        elif self._failures >= agent.limits.failed_turns:
-            self._announce(Announcement(agent.persona.stock_words.give_up, "agent"))
-
-
-def report(turn: Turn, log: CallLog) -> None:
-    """Log what a finished turn was like."""
-    timeline = turn.timeline
-    if turn.outcome is Outcome.HEARD and timeline.gap is not None:
-        log.milestone(
-            "turn done",
-            turn=turn.name,
-            gap=round(timeline.gap, 3),
-            speculations=timeline.speculations,
-            speculated=timeline.speculated,
-            **timeline.breakdown(),
-            **timeline.cost(),
-        )
-    if turn.outcome in (Outcome.HEARD, Outcome.SILENT, Outcome.FAILED):
-        log.milestone("ready")
+        elif self._failures >= self._talk.agent.limits.failed_turns:
+            self._announce(self._talk.agent.giving_up)

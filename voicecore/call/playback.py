@@ -151,6 +151,12 @@ class Player:
         by_clock = int((trio.current_time() - self._heard_from) * SAMPLE_RATE)
         return max(speech.confirmed, min(speech.sent, by_clock))
 
+    def seconds_left(self, speech: Speech) -> float:
+        """How long the caller will still hear what was sent of `speech`; by the clock."""
+        if speech is not self._speech or not math.isfinite(self._origin):
+            return 0.0
+        return max(0.0, self._origin + speech.sent / SAMPLE_RATE - trio.current_time())
+
     async def run(self) -> None:
         """Feed the line for ever.  The only task that writes to it."""
         while True:
@@ -189,6 +195,8 @@ class Player:
 
     def _count_silence(self, speech: Speech, dry_for: float) -> None:
         """The caller heard silence inside speech: because of us, or because of TTS."""
+        if speech.sent == speech.paused_at:
+            return  # a tool was being used
         dry_at = trio.current_time() - dry_for
         self.statistics.silence_s += dry_for
         if speech.filled_at >= dry_at - 0.001:

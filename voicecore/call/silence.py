@@ -7,24 +7,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
-from typing import Literal
 
 from .agent import CallLimits
-from .phrases import StockWords
+from .phrases import Announcement, StockWords
 
 ORDERS_WAITING = 8
 """Sentences from outside that wait for a pause in the conversation."""
-
-
-@dataclass(frozen=True, slots=True)
-class Announcement:
-    """Words that are said; then the call ends, if it is said by whom."""
-
-    text: str
-    ends_by: Literal["", "agent", "length"] = ""
-    is_last: bool = False
-    """Whatever is being said is broken off for it, and it cannot be interrupted."""
 
 
 class Silence:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import trio
 
-from ..audio import FRAME_BYTES, SAMPLE_RATE
+from ..audio import FRAME_BYTES, SAMPLE_RATE, SILENCE_BYTE
 from ..dialogue.spoken import Pace, Spoken
 
 AHEAD_BYTES = SAMPLE_RATE
@@ -70,6 +70,8 @@ class Speech:
         self.first_sent_at: float | None = None
         self.filled_at = 0.0
         """When audio last became available after there was none."""
+        self.paused_at = -1
+        """The byte before which silence is meant, because the agent uses a tool."""
         self.done = trio.Event()
         """Set once the caller has heard all of it."""
         self.pending: deque[PendingMark] = deque()
@@ -95,7 +97,8 @@ class Speech:
     def has_frame(self) -> bool:
         """Whether a whole message waits to be sent, or the shorter one at the end."""
         waiting = self.end - self.sent
-        return waiting >= self._message_bytes or (self._finished and waiting > 0)
+        is_tail = self._finished or self.paused_at == self.end
+        return waiting >= self._message_bytes or (is_tail and waiting > 0)
 
     @property
     def is_all_sent(self) -> bool:
@@ -125,6 +128,23 @@ class Speech:
                 self._player.ring()
         await trio.lowlevel.checkpoint()
 
+    def pause(self) -> None:
+        """What comes next takes its time: what is there is padded to whole frames, and marked."""
+        if self.end:
+            self._pad()
+            self.end_sentence()
+            self.paused_at = self.end
+            self._player.ring()
+
+    def take_back(self) -> None:
+        """Throw away what was not sent yet: the caller shall not hear it."""
+        del self._audio[self.sent - self._base :]
+        while self._sentences and self._sentences[-1] > self.sent:
+            self._sentences.pop()
+        self.spoken.truncate(self.sent)
+        self._space.unpark_all()
+        self.pause()
+
     def end_sentence(self) -> None:
         """A sentence ends at the last byte that was put; a mark will say when it was heard."""
         if not self._sentences or self._sentences[-1] < self.end:
@@ -133,7 +153,7 @@ class Speech:
     def finish(self) -> None:
         """Nothing more will come: the tail is padded to a whole frame, and is a sentence's end."""
         if not self._finished:
-            self._audio += b"\xff" * (-self.end % FRAME_BYTES)
+            self._pad()
             self.end_sentence()
             self._finished = True
             self._player.ring()
@@ -186,6 +206,9 @@ class Speech:
         self._marked = min(self._marked, self.sent)
         if self._finished and (not self._sentences or self._sentences[-1] < self.end):
             self._sentences.append(self.end)
+
+    def _pad(self) -> None:
+        self._audio += SILENCE_BYTE * (-self.end % FRAME_BYTES)
 
     def _forget(self, position: int) -> None:
         """Let go of audio before `position`, to the frame: it will never be played again."""

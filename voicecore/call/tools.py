@@ -1,17 +1,146 @@
-"""What an agent can do besides speaking.
+"""The tools that every agent has.
 
-`END_CALL` is offered to every LLM.  It takes effect when the goodbye that came with it has been
-*heard*: a reply that is interrupted does not hang up.
+`end_call` and `transfer_call` take effect when the words that came with them have been *heard*: a
+reply that is interrupted neither hangs up nor gives the caller away.
 """
 
 from __future__ import annotations
 
-from ..contracts import Tool
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Annotated, Literal
 
-END_CALL = Tool(
-    name="end_call",
-    description=(
-        "End the phone call. Say goodbye in the same reply: the call ends when the caller has heard"
-        " it. Use it only when the caller wants to finish."
-    ),
+from pydantic import Field
+
+from ..contracts import Tool
+from .hands import Gather, Hands
+from .tool_run import ToolRun
+from .toolbox import AgentTool, tool_of
+from .transfer import Transfer
+
+CONNECT_S = 60.0
+"""How long somebody may take to answer and to take a call."""
+
+COLLECT_S = 120.0
+KEYS_TIMEOUT_S = 5.0
+
+OURS = (Hands, ToolRun)
+"""What these tools are given that a model does not write."""
+
+
+async def end_call(hands: Hands, run: ToolRun) -> str:
+    """End the phone call.
+
+    Say goodbye in the same reply: the call ends when the caller has heard it. Use it only when the
+    caller wants to finish.
+    """
+    hands.ends_call, run.wants_answer = True, False
+    return "The call ends when the caller has heard you."
+
+
+async def press_digits(
+    hands: Hands, digits: Annotated[str, Field(min_length=1, max_length=32)]
+) -> str:
+    """Press keys of the telephone, so that the other side hears their tones.
+
+    For the menu of another machine. Do not use it to tell the caller a number.
+
+    Args:
+        digits: Any of 0123456789*#, and w for half a second of waiting.
+    """
+    await hands.press(digits)
+    return f"Pressed {digits}."
+
+
+async def collect_digits(
+    hands: Hands,
+    run: ToolRun,
+    count: Annotated[int, Field(ge=1, le=32)] | None = None,
+    terminator: Literal["#", "*", ""] = "#",
+    timeout_s: Annotated[float, Field(ge=1, le=30)] = KEYS_TIMEOUT_S,
+) -> str:
+    """Let the caller type digits on the telephone's keypad, and return them.
+
+    Ask for them in the same reply. The caller may type while you speak.
+
+    Args:
+        count: How many there are, if that is known.
+        terminator: The key that ends them.
+        timeout_s: How long to wait for the first key after your words, and for each key after it.
+    """
+    if hands.desk.line is None:
+        hands.gather = Gather(run.call.id, count, terminator, timeout_s)
+        run.wants_answer = False
+        return ""
+    keypad, typed = hands.desk.line.keypad, ""
+    with keypad.collected():
+        key = None
+        while key is None and (left := hands.seconds_left()):
+            key = await keypad.next_key(left)
+        if key is None:
+            key = await keypad.next_key(timeout_s)
+        if key is not None:
+            hands.hush()
+        while key not in (None, terminator):
+            typed += key or ""
+            if len(typed) == count:
+                break
+            key = await keypad.next_key(timeout_s)
+    return typed_text(typed, is_ended=key is not None)
+
+
+def typed_text(digits: str, *, is_ended: bool) -> str:
+    """Return what a model is told of keys that were collected."""
+    if not digits:
+        return "The caller typed nothing."
+    return f"The caller typed {digits}{'' if is_ended else ', then stopped'}."
+
+
+END_CALL = tool_of(end_call, ours=OURS).schema
+
+_ALWAYS = tuple(
+    tool_of(function, deadline_s=deadline_s, filler=None, ours=OURS)
+    for function, deadline_s in (
+        (end_call, 1.0),
+        (press_digits, 30.0),
+        (collect_digits, COLLECT_S),
+    )
 )
+
+
+def built_in(transfers: Mapping[str, str]) -> tuple[AgentTool, ...]:
+    """Return the tools of an agent that may give calls to these: name to number."""
+    return (*_ALWAYS, _transfer_call(tuple(transfers.items()))) if transfers else _ALWAYS
+
+
+@cache
+def _transfer_call(transfers: tuple[tuple[str, str], ...]) -> AgentTool:
+    numbers = dict(transfers)
+
+    async def transfer_call(hands: Hands, run: ToolRun, to: str, briefing: str = "") -> str:
+        """Give the caller to somebody else.
+
+        Say so in the same reply: the call goes on with them when the caller has heard it.
+
+        Args:
+            to: To whom.
+            briefing: What they should hear before they take the call; empty: they just hear the
+                caller.
+        """
+        number, operator = numbers[to], hands.desk.operator()
+        transfer: Transfer | None = Transfer(number)
+        if briefing and operator is not None:
+            sid = hands.desk.info().sid
+            transfer = await operator.connect(sid, number, briefing)
+        if transfer is None:
+            return "Nobody took the call. The caller is still with you."
+        hands.transfer, run.wants_answer = transfer, False
+        return "The caller is connected when they have heard you."
+
+    transfer_call.__annotations__["to"] = Literal[tuple(numbers)]
+    return tool_of(transfer_call, deadline_s=CONNECT_S, ours=OURS)
+
+
+def schemas(tools: Iterable[AgentTool]) -> tuple[Tool, ...]:
+    """Return tools as a model is told of them."""
+    return tuple(tool.schema for tool in tools)

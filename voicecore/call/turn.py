@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol
+from typing import Protocol
 
 import trio
 
@@ -22,16 +22,16 @@ from ..contracts import Dialogue, Message, Transcription
 from ..dialogue.history import History
 from ..errors import ProviderError, leaves
 from .agent import Agent
+from .hands import Desk
+from .phrases import Announcement, EndsBy
 from .playback import Player
 from .speech import Speech
 from .timeline import CallLog, TurnTimeline
+from .transfer import Transfer
 from .voice import Voice
 
 MAX_TRANSCRIPT_CHARACTERS = 4000
 """What a recogniser says is data: longer than any turn, and it is cut."""
-
-
-EndsBy = Literal["", "agent", "length"]
 
 
 class Outcome(enum.Enum):
@@ -58,6 +58,7 @@ class Conversation:
     """Who listens: a recogniser, or a model that speaks as well."""
     history: History
     log: CallLog
+    desk: Desk
     note_words: Callable[[str], None] = lambda words: None
     """Told the words of a turn that may not be over yet: they may need more patience."""
 
@@ -66,8 +67,15 @@ class AnyReply(Protocol):
     """What a turn needs of its reply, however that is made.  See `reply.Reply`."""
 
     speech: Speech
-    ends_call: bool
     voice: Voice
+
+    @property
+    def ends_call(self) -> bool:
+        """Whether the call is over once this was heard."""
+
+    @property
+    def transfer(self) -> Transfer | None:
+        """With whom the call goes on once this was heard."""
 
     @property
     def is_begun(self) -> bool:
@@ -80,6 +88,12 @@ class AnyReply(Protocol):
     @property
     def tokens(self) -> int:
         """What the model was asked to make so far."""
+
+    def heard(self, position: int | None) -> tuple[list[Message], str]:
+        """Return what a history says of it when so many bytes were heard; None: everything.
+
+        Messages that stand before the last words (earlier words, tools), and those words.
+        """
 
     async def produce(self, messages: Sequence[Message] | None = None) -> None:
         """Make it, or the rest of it."""
@@ -116,8 +130,10 @@ class Turn(ABC):
         self.outcome = Outcome.RUNNING
         self.has_failed = False
         """Whether a provider has: the caller hears an apology, to its end or not."""
-        self.ends_by: EndsBy = ""
-        """Who ends the call when this announcement was heard; empty: it goes on."""
+        self.certain = trio.Event()
+        """Set when it is certain what the caller said, and that it was all: tools may be used."""
+        self.announcement = Announcement("")
+        """What is said without being asked; empty if this is an answer."""
         self.utterance = b""
         self.words: str | None = None
         """What the caller said, empty if nothing; None until the recogniser has answered."""
@@ -140,9 +156,14 @@ class Turn(ABC):
         return self if self.reply.is_begun else self.interrupted
 
     @property
+    def transfer(self) -> Transfer | None:
+        """With whom the call goes on when this turn was heard."""
+        return self.announcement.transfer or self.reply.transfer
+
+    @property
     def ends_call_by(self) -> EndsBy:
-        """Who ends the call when this turn was heard: the model may have asked for it."""
-        return self.ends_by or ("agent" if self.reply.ends_call else "")
+        """Who ends the call here when this turn was heard: the model may have asked for it."""
+        return self.announcement.ends_by or ("agent" if self.reply.ends_call else "")
 
     @abstractmethod
     def _new_reply(self) -> AnyReply:
@@ -161,14 +182,31 @@ class Turn(ABC):
                 await self._go_on(self.interrupted)
         self.finished.set()
 
-    async def announce(self, text: str, ends_by: EndsBy = "") -> None:
+    async def answer_words(self, words: str) -> None:
+        """Reply to what is known already: the caller has typed it."""
+        self.words = words
+        self.gate.set()
+        await self.answer(b"")
+
+    async def announce(self, words: Announcement) -> None:
         """Say a ready text: a greeting, an idle prompt, a goodbye."""
-        self.words, self.ends_by = "", ends_by
+        self.words, self.announcement = "", words
         self.gate.set()
         self._understood.set()
         with self.scope:
-            await self._perform(partial(self.reply.say, text))
+            await self._perform(partial(self.reply.say, words.text))
         self.finished.set()
+
+    def interrupt(self, onset: float) -> None:
+        """The caller has begun to speak over it, at `onset`, and means it: it is over."""
+        speech = self.reply.speech
+        self._talk.log.milestone(
+            "interrupted",
+            turn=self.name,
+            heard=speech.spoken.heard(self._talk.player.heard(speech)),
+            reaction_ms=round((trio.current_time() - onset) * 1000),
+        )
+        self.scope.cancel()
 
     async def _perform(self, production: Callable[[], Awaitable[None]]) -> None:
         """Produce, and play once that is certain.  What was heard is written down in any case,
@@ -182,6 +220,7 @@ class Turn(ABC):
                 await self._understood.wait()
                 self.timeline.commit()
                 self._remember_caller()
+                self.certain.set()
                 await self._talk.player.play(self.reply.speech)
                 nursery.cancel_scope.cancel()  # a filler that nobody needed
             finally:
@@ -233,7 +272,7 @@ class Turn(ABC):
         await interrupted.finished.wait()
         self._talk.log.milestone("resumed", turn=interrupted.name)
         self.name, self.reply = interrupted.name, interrupted.reply
-        self.ends_by = interrupted.ends_by
+        self.announcement = interrupted.announcement
         self.timeline.last_voiced = None  # no answer, so no response gap
         self.reply.speech.rewind()
         await self._perform(self.reply.produce)
@@ -253,7 +292,8 @@ class Turn(ABC):
             heard = speech.spoken.heard(speech.confirmed) if cut else speech.spoken.text
             is_whole = self.reply.is_complete and heard == speech.spoken.text
             interrupted = cut and not is_whole
-            self._talk.history.agent_said(self.name, heard, interrupted=interrupted)
+            before, last = self.reply.heard(speech.confirmed if cut else None)
+            self._talk.history.agent_said(self.name, last, interrupted, before)
             if heard:
                 self._talk.log.milestone(
                     "agent said",

@@ -40,6 +40,8 @@ class Voice:
         self._begun_at: int | None = None
         """Where the clause that is being spoken begins in the speech, if it has begun."""
         self._clauses = 0
+        self.step = 0
+        """How often the model was asked before what is being said."""
 
     def __repr__(self) -> str:
         return f"<Voice of {self.speech!r}>"
@@ -90,10 +92,32 @@ class Voice:
             self.speech.spoken.complete()
             self.speech.end_sentence()
 
+    async def bridge(self, text: str) -> None:
+        """Say a sentence while a tool runs; behind whatever is being said.
+
+        Raises:
+            ProviderError: TTS failed.
+        """
+        try:
+            await self.speak(Clause(text, True, self.step))
+        finally:
+            self.break_off()
+            self.speech.pause()
+
+    async def sound(self, audio: bytes) -> None:
+        """Let a sound be heard that is no speech, behind whatever is being said."""
+        async with self.floor:
+            start = self.speech.end
+            try:
+                await self.speech.put(audio)
+            finally:
+                self.speech.spoken.skip(start, self.speech.end)
+
     def _begin(self, clause: Clause, seconds: float) -> None:
         if self._begun_at is None:
             self._begun_at = self.speech.end
-            self.speech.spoken.begin(clause.text, self.speech.end)
+            self.speech.spoken.begin(clause.text, self.speech.end, clause.step)
+            self.step = clause.step
         if self.timeline.first_audio is None:
             self.timeline.first_audio = trio.current_time()
         self._clauses += 1

@@ -1,1 +1,1 @@
-"""What the carriers' webhooks are answered with, apart from Twilio's, which has a folder."""
+"""What the other carriers' webhooks say and are answered with.  Twilio has a folder of its own."""

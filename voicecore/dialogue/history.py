@@ -6,12 +6,15 @@ Rules that hold here:
   message.
 * An interrupted reply stands with the words that were heard, and says so.
 * A reply that was interrupted by nothing and goes on is one message, not two.
+* A tool that was called has happened, whatever was heard: the call stands, with its result behind
+  it, as soon as there is one.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -47,9 +50,11 @@ class Message:
 class History:
     """Who said what, in order.  The pipeline's turns are its only writers."""
 
-    def __init__(self) -> None:
-        self._messages: list[Message] = []
+    def __init__(self, messages: Sequence[Message] = ()) -> None:
+        self._messages = list(messages)
         self._last_reply = ""
+        self._last_size = 0
+        """Messages at the end that belong to the last reply."""
 
     def __repr__(self) -> str:
         return f"<History of {len(self._messages)} messages>"
@@ -69,16 +74,32 @@ class History:
     def caller_said(self, text: str) -> None:
         """Add the caller's words, to the same message if nothing was heard in between."""
         self._messages = list(self.with_caller(text))
+        self._last_size = 0
         self._trim()
 
-    def agent_said(self, reply: str, text: str, interrupted: bool) -> None:
-        """Write down what was heard of the reply named `reply`; again, if it went on."""
-        if self._messages and self._messages[-1].role == "assistant" and self._last_reply == reply:
-            self._messages.pop()
-        if text:
-            self._messages.append(Message("assistant", text, interrupted))
-            self._last_reply = reply
+    def agent_said(
+        self, reply: str, text: str, interrupted: bool, before: Sequence[Message] = ()
+    ) -> None:
+        """Write down what was heard of the reply named `reply`; again, if it went on.
+
+        `before` is what stands before its last words: earlier words, tools' calls and results.
+        """
+        if self._last_size and self._last_reply == reply:
+            del self._messages[-self._last_size :]
+            self._last_size = 0
+        said = [*before, *([Message("assistant", text, interrupted)] if text else [])]
+        if said:
+            self._messages += said
+            self._last_reply, self._last_size = reply, len(said)
         self._trim()
+
+    def tool_done(self, call_id: str, result: str) -> None:
+        """Write down a result that came after its reply was over."""
+        for at in reversed(range(len(self._messages))):
+            message = self._messages[at]
+            if message.role == "tool" and message.tool_call_id == call_id:
+                self._messages[at] = replace(message, text=result)
+                return
 
     def _trim(self) -> None:
         """Forget the oldest; what is left begins with the caller, if the caller spoke at all."""

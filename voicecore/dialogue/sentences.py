@@ -46,10 +46,14 @@ _WORD_BEFORE = re.compile(r"(\S+)$")
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A piece for TTS.  `ends_sentence` is false for a first clause that was cut at a comma."""
+    """A piece for TTS.  `ends_sentence` is false for a first clause that was cut at a comma.
+
+    `step` counts how often the model was asked before it, in the same reply.
+    """
 
     text: str
     ends_sentence: bool
+    step: int = 0
 
 
 class Splitter:

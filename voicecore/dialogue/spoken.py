@@ -40,6 +40,7 @@ class _Clause:
     start: int
     end: int
     is_whole: bool = False
+    step: int = 0
 
 
 class Spoken:
@@ -61,9 +62,16 @@ class Spoken:
         """Nothing was given to TTS."""
         self._clauses.clear()
 
-    def begin(self, text: str, position: int) -> None:
-        """The audio of `text` starts at `position`."""
-        self._clauses.append(_Clause(text.strip(), position, position))
+    def begin(self, text: str, position: int, step: int = 0) -> None:
+        """The audio of `text` starts at `position`.
+
+        `step` counts how often the model was asked before it: between two steps it used tools.
+        """
+        self._clauses.append(_Clause(text.strip(), position, position, step=step))
+
+    def skip(self, start: int, end: int) -> None:
+        """What lies between two positions is sound, but no words."""
+        self._clauses.append(_Clause("", start, end, is_whole=True))
 
     def extend(self, position: int) -> None:
         """The audio of the newest clause reaches `position`."""
@@ -91,19 +99,37 @@ class Spoken:
             share = (clause.end - clause.start) / max(1.0, self._length(clause))
             clause.text, clause.is_whole = _whole_words(clause.text, share), True
 
+    def truncate(self, position: int) -> None:
+        """What lies behind `position` was taken back before anybody heard it."""
+        while self._clauses and self._clauses[-1].start >= position:
+            self._clauses.pop()
+        if self._clauses and self._clauses[-1].end > position:
+            clause = self._clauses[-1]
+            clause.text = _whole_words(
+                clause.text, (position - clause.start) / self._length(clause)
+            )
+            clause.end, clause.is_whole = position, True
+
     def heard(self, position: int) -> str:
         """Return the words that were heard when `position` bytes had been played."""
-        words: list[str] = []
+        return " ".join(filter(None, self.heard_by_step(position).values()))
+
+    def heard_by_step(self, position: int | None = None) -> dict[int, str]:
+        """Return the same by the steps that they belong to; without a position, everything."""
+        words: dict[int, list[str]] = {}
         for clause in self._clauses:
+            said = words.setdefault(clause.step, [])
             end = clause.start + self._length(clause)
-            if position >= end and (clause.is_whole or end > clause.start):
-                words.append(clause.text)
+            is_heard = position is None or position >= end
+            if is_heard and (position is None or clause.is_whole or end > clause.start):
+                said.append(clause.text)
                 continue
+            assert position is not None
             if position > clause.start:
                 share = (position - clause.start) / (end - clause.start)
-                words.append(_whole_words(clause.text, share))
+                said.append(_whole_words(clause.text, share))
             break
-        return " ".join(filter(None, words))
+        return {step: " ".join(filter(None, said)) for step, said in words.items()}
 
     def _length(self, clause: _Clause) -> float:
         """Bytes of a clause's audio, known or expected."""

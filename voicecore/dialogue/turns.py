@@ -164,6 +164,8 @@ class TurnRules:
     160 ms half, at 200 ms three quarters."""
     barge_in_ms: int = 160
     """0 turns barge-in off: no `SpeechConfirmed` comes, nothing is doubted."""
+    barge_in_key: str = ""
+    """A key that interrupts as speech does, and is nothing else; empty: there is none."""
     doubt_ms: int = 500
     onset_frames: int = 5
     """This many voiced frames of the newest `onset_window_frames` are an onset: a door, a tap or

@@ -12,50 +12,21 @@ the link), receive, and deliver, which takes what was received when the network 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from random import Random
-from typing import Protocol
 
 import trio
 
 from ..errors import LineClosed
+from .buffer import Played
+from .handset import Conditions, Ear, Handset
 from .link import Link
-from .loudness import QUIET_FRAME
-from .network import Network, Stall
+from .network import Network
 from .script import Voice
 from .stream import CallIdentity, CarrierStream
-from .turns import TICK_S, TurnRecorder
 
 OUTBOX_MESSAGES = 1500
 INBOX_MESSAGES = 256
 MAX_QUEUED_BYTES = 8000 * 600
 HANG_UP_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A key pressed `at` seconds into the stream."""
-
-    digit: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What a call is put through."""
-
-    max_s: float = 300.0
-    keys: Sequence[Key] = ()
-    jitter_s: float = 0.0
-    stalls: Sequence[Stall] = ()
-    chance: Random = field(default_factory=lambda: Random(0))
-
-
-class Ear(Protocol):
-    """Somebody who listens in: a recording, a loudspeaker."""
-
-    def write(self, said: bytes, heard: bytes) -> None:
-        """Take 20 ms of both sides, 160 bytes of mu-law each."""
 
 
 class Caller:
@@ -68,28 +39,25 @@ class Caller:
         voice: Voice,
         conditions: Conditions | None = None,
         ears: Sequence[Ear] = (),
+        began: float | None = None,
     ) -> None:
+        """Prepare a stream; `began` is when its call did, on trio's clock, if that was earlier."""
+        conditions = conditions or Conditions()
         self.stream = CarrierStream(identity)
-        self.log = TurnRecorder()
+        self.handset = Handset(voice, conditions, ears)
+        self.log = self.handset.log
         self.ended: str | None = None
         """Why the call ended, once it has."""
         self.hung_up = False
         """Whether it was the caller who ended it, not the server."""
         self.dropped = 0
         """Messages that the server was too slow to take."""
-        self.late_s = 0.0
-        """The phone's own worst lateness: above 20 ms its numbers are not to be trusted."""
         self._link = link
-        self._voice = voice
-        self._ears = ears
-        conditions = conditions or Conditions()
-        self._max_s = conditions.max_s
-        self._keys = sorted(conditions.keys, key=lambda key: key.at)
+        self._began = began
         self._up, self._down = (
             Network(conditions.jitter_s, conditions.stalls, conditions.chance) for _ in range(2)
         )
         self._epoch = 0.0
-        self._sounding = QUIET_FRAME
         self._outbox, self._to_write = trio.open_memory_channel[tuple[float, str]](OUTBOX_MESSAGES)
         self._pacing = trio.CancelScope()
         self._written = trio.Event()
@@ -114,7 +82,7 @@ class Caller:
             nursery.start_soon(self._receive, inbox)
             nursery.start_soon(self._deliver, to_deliver)
             with self._pacing:
-                await self._pace()
+                self.hang_up(await self.handset.pace(self._exchange, self._began))
             if self.hung_up:
                 with trio.move_on_after(HANG_UP_S):
                     await self._stop()
@@ -122,34 +90,20 @@ class Caller:
             nursery.cancel_scope.cancel()
 
     @property
+    def late_s(self) -> float:
+        """The phone's own worst lateness: above 20 ms its numbers are not to be trusted."""
+        return self.handset.late_s
+
+    @property
     def _now(self) -> float:
         return trio.current_time() - self._epoch
 
-    async def _pace(self) -> None:
-        tick = 0
-        while True:
-            tick += 1
-            await trio.sleep_until(self._epoch + tick * TICK_S)
-            self.late_s = max(self.late_s, self._now - tick * TICK_S)
-            said = self._voice.frame(self.log)
-            if said is None or self._now >= self._max_s:
-                return self.hang_up(
-                    "hung up" if said is None else f"hung up: {self._max_s:g} s over"
-                )
-            self._tick(*said)
-
-    def _tick(self, frame: bytes, voiced: bool) -> None:
+    def _exchange(self, frame: bytes, voiced: bool, keys: str) -> tuple[Played, int]:
         """Let 20 ms pass: say a frame, hear a frame."""
-        self._post([self.stream.media(frame)])
-        while self._keys and self._keys[0].at <= self._now:
-            self._post([self.stream.dtmf(self._keys.pop(0).digit)])
+        self._post([self.stream.media(frame), *map(self.stream.dtmf, keys)])
         played, echoes = self.stream.play()
         self._post(echoes)
-        self.log.tick(voiced, played, self.stream.buffer.pending_marks)
-        for ear in self._ears:
-            # The frame said now was spoken while the frame before this one sounded.
-            ear.write(frame, self._sounding)
-        self._sounding = played.audio
+        return played, self.stream.buffer.pending_marks
 
     def _post(self, texts: Iterable[str]) -> None:
         for text in texts:

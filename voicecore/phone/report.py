@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .call import Call
+from .handset import Handset
 from .turns import Reply, Turn
 
 REFRESH_S = 0.25
@@ -47,9 +48,11 @@ async def _print_changes(calls: Sequence[Call], console: Console) -> None:
 
 def progress_line(calls: Sequence[Call]) -> str:
     """Say in one line what all calls are doing."""
+    if not calls:
+        return "waiting to be called"
     if len(calls) == 1:
         return calls[0].status
-    ended = sum(any(c.ended for c in call.callers) or bool(call.error) for call in calls)
+    ended = sum(call.progress.over for call in calls)
     answered = sum(turn.answer is not None for call in calls for turn in call.turns)
     return f"{len(calls)} calls, {ended} ended, {answered} replies heard"
 
@@ -57,7 +60,8 @@ def progress_line(calls: Sequence[Call]) -> str:
 def never_connected(calls: Sequence[Call]) -> str | None:
     """Return the one reason for which no call at all got anywhere, if that is what happened."""
     errors = {call.error for call in calls}
-    if len(errors) == 1 and not any(call.callers for call in calls):
+    begun = any(call.callers or call.flow.handset.log.now for call in calls)
+    if len(errors) == 1 and not begun:
         return errors.pop()
     return None
 
@@ -67,21 +71,35 @@ def print_call(call: Call, console: Console) -> None:
     console.print(f"[bold]call {call.call_sid}[/]", highlight=False)
     for step in call.steps:
         console.print(f"  {escape(step)}", highlight=False, soft_wrap=True)
+    _print_turns(call.flow.handset, console)
+    if call.flow.ended is not None and call.flow.ended not in [c.ended for c in call.callers]:
+        now = call.flow.handset.log.now
+        console.print(f"  {escape(call.flow.ended)} at {now:.2f} s", highlight=False)
     for caller in call.callers:
-        for number, turn in enumerate(caller.log.turns):
-            if turn.said is not None or turn.replies:
-                _print_turn(number, turn, console)
+        _print_turns(caller.handset, console)
         for warning in caller.stream.warnings:
             console.print(f"  [yellow]warning[/] {escape(warning)}", highlight=False)
         if caller.ended is not None:
             console.print(f"  {escape(caller.ended)} at {caller.log.now:.2f} s", highlight=False)
-        if caller.late_s > 0.02:
-            late = f"this phone was up to {caller.late_s * 1000:.0f} ms late itself"
-            console.print(f"  [yellow]warning[/] {late}", highlight=False)
+    if call.taken:
+        where = call.taken[0].url.rpartition("/")[0]
+        console.print(f"  recordings at {where}", highlight=False, soft_wrap=True)
+    for problem in call.callbacks.problems:
+        console.print(f"  [yellow]warning[/] {escape(problem)}", highlight=False, soft_wrap=True)
+    late_s = call.late_s
+    if late_s > 0.02:
+        late = f"this phone was up to {late_s * 1000:.0f} ms late itself"
+        console.print(f"  [yellow]warning[/] {late}", highlight=False)
     if call.recording is not None and call.recording.error is not None:
         console.print(f"  [yellow]warning[/] recording: {escape(call.recording.error)}")
     if call.error is not None:
         console.print(f"  [red]failed[/] {escape(call.error)}", highlight=False, soft_wrap=True)
+
+
+def _print_turns(handset: Handset, console: Console) -> None:
+    for number, turn in enumerate(handset.log.turns):
+        if turn.said is not None or turn.replies:
+            _print_turn(number, turn, console)
 
 
 def _print_turn(number: int, turn: Turn, console: Console) -> None:
@@ -140,7 +158,6 @@ def print_summary(calls: Sequence[Call], files: int, console: Console) -> None:
         table.add_column(name, justify="left" if name in ("call", "end") else "right")
     for call in calls:
         gaps = [turn.gap for turn in call.turns if turn.gap is not None]
-        late = max((caller.late_s for caller in call.callers), default=0.0)
         underruns = sum(len(r.underruns) for turn in call.turns for r in turn.replies)
         good = call.got_replies(files)
         table.add_row(
@@ -148,14 +165,14 @@ def print_summary(calls: Sequence[Call], files: int, console: Console) -> None:
             Text(f"{len(gaps)}/{files}", "green" if good else "red"),
             " ".join(f"{gap:.2f}" for gap in gaps),
             str(underruns),
-            f"{late * 1000:.0f}",
+            f"{call.late_s * 1000:.0f}",
             escape(call.error or call.status),
         )
     console.print(table)
 
 
 def as_json(calls: Sequence[Call], files: int) -> dict[str, Any]:
-    """Return all that was measured; times are seconds since each stream began."""
+    """Return all that was measured; times are seconds since each stream, or the line, began."""
     return {
         "ok": all(call.got_replies(files) for call in calls),
         "calls": [_call_json(call, files) for call in calls],
@@ -167,7 +184,28 @@ def _call_json(call: Call, files: int) -> dict[str, Any]:
         "call_sid": call.call_sid,
         "ok": call.got_replies(files),
         "error": call.error,
+        "direction": call.progress.parties.direction,
+        "status": call.progress.status,
+        "flow": "recording" if call.taken else "stream" if call.callers else "twiml",
+        "documents": call.flow.documents,
         "twiml": call.steps,
+        "recordings": [
+            {
+                "sid": taken.sid,
+                "url": taken.url,
+                "seconds": _rounded(taken.seconds),
+                "digits": taken.digits,
+                "voiced": taken.voiced,
+            }
+            for taken in call.taken
+        ],
+        "callback_problems": call.callbacks.problems,
+        "line": {
+            "ended": call.flow.ended,
+            "seconds": round(call.flow.handset.log.now, 3),
+            "turns": [_turn_json(turn) for turn in call.flow.handset.log.turns],
+            "phone_late_ms": round(call.flow.handset.late_s * 1000, 1),
+        },
         "streams": [
             {
                 "stream_sid": caller.stream.identity.stream_sid,

@@ -1,8 +1,9 @@
 """What the caller does next, frame by frame: pure, driven by what was heard so far.
 
 Each file is said after the agent's reply to the one before (or its greeting) was heard to its end,
-or a given time into it.  Nothing waits for ever: an agent that stays silent is given up after
-`Manners.patience_s`, and then the next file is said.
+or a given time into it; where the carrier records, when a recording begins.  Nothing waits for
+ever: an agent that stays silent is given up after `Manners.patience_s`, and then the next file is
+said.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .loudness import QUIET_FRAME, frames_of, voiced_frames
-from .turns import TurnRecorder
+from .turns import Floor, TurnRecorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class Script:
         return said
 
     def _my_turn(self, log: TurnRecorder) -> bool:
+        if log.floor is not Floor.OPEN:
+            return log.floor is Floor.GIVEN
         if log.reply is not None:
             return self._interrupts(log)
         turn = log.turns[-1]

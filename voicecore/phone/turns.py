@@ -15,11 +15,14 @@ Rules that hold here:
   none is counted.
 * What is heard of a reply while the caller talks over it belongs to that reply, until it is cleared
   or falls silent.
+* On a stream both sides may talk at any time: the floor is open.  Where the carrier plays and
+  records it is not: nobody hears the caller until a recording gives the floor, for one utterance.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from .buffer import FRAME_BYTES, Played
 from .loudness import is_audible
@@ -32,6 +35,17 @@ YIELDED_S = 0.1
 """Silence that ends an interrupted reply which was not cleared, once the caller is done, too."""
 
 _BYTES_PER_S = FRAME_BYTES / TICK_S
+
+
+class Floor(Enum):
+    """Whether the caller may talk."""
+
+    OPEN = auto()
+    """Whenever they think it right."""
+    CLOSED = auto()
+    """Nobody would hear it."""
+    GIVEN = auto()
+    """Now, whatever they have heard."""
 
 
 @dataclass(slots=True)
@@ -103,6 +117,7 @@ class TurnRecorder:
         self.turns = [Turn(None)]
         self.reply: Reply | None = None
         """The reply that is being heard."""
+        self.floor = Floor.OPEN
         self._owner = self.turns[0]
         self._ticks = 0
         self._dry_s = self._dry_at = 0.0
@@ -118,6 +133,12 @@ class TurnRecorder:
     def begin(self, said: str) -> None:
         """Say that the caller's next utterance starts with the next tick."""
         self.turns.append(Turn(said))
+        if self.floor is Floor.GIVEN:
+            self.floor = Floor.CLOSED
+
+    def give_floor(self) -> None:
+        """Have the caller talk now; the reply before it, whose last frame was played, is over."""
+        self.floor, self.reply = Floor.GIVEN, None
 
     def tick(self, voiced: bool, played: Played, pending_marks: int = 0) -> None:
         """Let 20 ms pass, in which the caller's frame was `voiced` and `played` began to sound."""

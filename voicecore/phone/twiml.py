@@ -1,4 +1,4 @@
-"""TwiML as a carrier reads it, without I/O: a document in, the verbs that the phone can play out.
+"""TwiML as a carrier reads it, without I/O: a document in, the `verbs` that the phone plays out.
 
 The document comes from a stranger: its size is bounded, and a DOCTYPE, without which there is no
 entity to expand, is refused.  Names are case-sensitive, relative URLs resolve against the URL of
@@ -7,78 +7,33 @@ the document (twilio.com/docs/voice/twiml).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urljoin, urlsplit
 from xml.etree import ElementTree
 
 from ..errors import RemoteProtocolError
+from .verbs import (
+    MAX_LOOPS,
+    Connect,
+    Dial,
+    Gather,
+    Hangup,
+    Pause,
+    Play,
+    Record,
+    Redirect,
+    Reject,
+    Say,
+    StatusCallback,
+    Unsupported,
+    Verb,
+)
 
 MAX_BYTES = 65536
 MAX_PARAMETER_CHARS = 500
 """A <Parameter>'s name and value together stay under this."""
 MAX_PAUSE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """Text that the carrier itself would speak."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Play:
-    """A sound file that the carrier would fetch and play."""
-
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Silence."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """Go on with another document."""
-
-    url: str
-    method: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hangup:
-    """End the call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """Do not even answer the call."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Connect:
-    """Open a bidirectional media stream; when it has ended go on at `action`, if there is one."""
-
-    stream_url: str
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    action: str | None = None
-    method: str = "POST"
-
-
-@dataclass(frozen=True, slots=True)
-class Unsupported:
-    """A verb that this phone cannot play."""
-
-    name: str
-
-
-Verb = Say | Play | Pause | Redirect | Hangup | Reject | Connect | Unsupported
+MAX_RECORD_S = 14400.0
+KEYS = frozenset("0123456789*#")
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
@@ -89,7 +44,7 @@ class _NoDoctype(ElementTree.TreeBuilder):
 
 
 def parse(document: bytes, url: str) -> tuple[Verb, ...]:
-    """Read a document that was fetched from `url`.
+    """Read a document that was fetched from `url`; "": it came by REST, and has none.
 
     Raises:
         RemoteProtocolError: not TwiML; one line that says why (Twilio's error 12100 and relatives).
@@ -109,25 +64,85 @@ def parse(document: bytes, url: str) -> tuple[Verb, ...]:
 
 
 def _verb(element: ElementTree.Element, base: str) -> Verb:
-    text = " ".join("".join(element.itertext()).split())
     method = _method(element)
     match element.tag:
-        case "Say":
-            return Say(text)
-        case "Play":
-            return Play(_resolve(base, text))
-        case "Pause":
-            return Pause(_seconds(element.get("length", "1")))
+        case "Say" | "Play" | "Pause":
+            return _prompt(element, base)
         case "Redirect":
-            return Redirect(_resolve(base, text), method)
+            return Redirect(_resolve(base, _text(element)), method)
         case "Hangup":
             return Hangup()
         case "Reject":
             return Reject(element.get("reason", "rejected"))
         case "Connect":
             return _connect(element, base, method)
+        case "Record":
+            return _record(element, base, method)
+        case "Gather":
+            return _gather(element, base, method)
+        case "Dial":
+            return _dial(element, base, method)
         case _:
             return Unsupported(str(element.tag)[:40])
+
+
+def _prompt(element: ElementTree.Element, base: str) -> Say | Play | Pause:
+    loop = int(_number(element.get("loop"), 1.0, MAX_LOOPS)) or MAX_LOOPS
+    if element.tag == "Say":
+        return Say(_text(element), loop)
+    if element.tag == "Pause":
+        return Pause(_number(element.get("length"), 1.0, MAX_PAUSE_S))
+    digits = "".join(key for key in element.get("digits", "") if key in KEYS or key in "wW")
+    return Play("" if digits else _resolve(base, _text(element)), loop, digits)
+
+
+def _record(element: ElementTree.Element, base: str, method: str) -> Record:
+    callback = element.get("recordingStatusCallback")
+    events = element.get("recordingStatusCallbackEvent", "completed").split()
+    status_method = _method(element, "recordingStatusCallbackMethod")
+    return Record(
+        action=_action(element, base),
+        method=method,
+        timeout=_number(element.get("timeout"), 5.0, MAX_RECORD_S),
+        finish_on_key=element.get("finishOnKey", "1234567890*#"),
+        # From 2 s, as Twilio has it (twilio.com/docs/voice/twiml/record).
+        max_length=max(2.0, _number(element.get("maxLength"), 3600.0, MAX_RECORD_S)),
+        play_beep=element.get("playBeep", "true").lower() != "false",
+        trim=element.get("trim", "trim-silence") != "do-not-trim",
+        callback=None
+        if not callback
+        else StatusCallback(_resolve(base, callback), frozenset(events), status_method),
+    )
+
+
+def _gather(element: ElementTree.Element, base: str, method: str) -> Gather | Unsupported:
+    if "dtmf" not in element.get("input", "dtmf").split():
+        # No recogniser of our own: speech alone would be a promise that is not kept.
+        return Unsupported("Gather of speech")
+    nested = (child for child in element if child.tag in ("Say", "Play", "Pause"))
+    return Gather(
+        action=_action(element, base),
+        method=method,
+        prompts=tuple(_prompt(child, base) for child in nested),
+        num_digits=int(_number(element.get("numDigits"), 0.0, 1000.0)),
+        finish_on_key=element.get("finishOnKey", "#"),
+        timeout=_number(element.get("timeout"), 5.0, MAX_RECORD_S),
+        on_empty=element.get("actionOnEmptyResult", "false").lower() == "true",
+    )
+
+
+def _dial(element: ElementTree.Element, base: str, method: str) -> Dial:
+    conference = element.find("Conference")
+    nouns = [child for child in element if child.tag in ("Number", "Client", "Sip")]
+    numbers = [_text(noun) for noun in nouns] or [" ".join((element.text or "").split())]
+    action = element.get("action")
+    return Dial(
+        targets=tuple(number for number in numbers if number),
+        conference=None if conference is None else _text(conference),
+        action=None if action is None else _resolve(base, action),
+        method=method,
+        timeout=_number(element.get("timeout"), 30.0, 600.0),
+    )
 
 
 def _connect(element: ElementTree.Element, base: str, method: str) -> Verb:
@@ -179,14 +194,30 @@ def _split(url: str) -> SplitResult:
 
 def _resolve(base: str, url: str) -> str:
     try:
-        return urljoin(base, url)
+        absolute = urljoin(base, url)
     except ValueError as error:
         raise RemoteProtocolError(f"malformed URL {url!r:.80}: {error}") from None
+    if not base and "://" not in absolute:
+        raise RemoteProtocolError(f"TwiML without a URL needs absolute ones, not {url!r:.80}")
+    return absolute
 
 
-def _method(element: ElementTree.Element) -> str:
-    return "GET" if element.get("method", "POST").upper() == "GET" else "POST"
+def _action(element: ElementTree.Element, base: str) -> str:
+    """Return where a verb's result goes: without an action to the very document that it is in."""
+    action = element.get("action", "")
+    if not action and not base:
+        raise RemoteProtocolError(f"<{element.tag}> of TwiML without a URL needs an action (11100)")
+    return _resolve(base, action)
 
 
-def _seconds(text: str) -> float:
-    return min(float(text), MAX_PAUSE_S) if text.isascii() and text.isdigit() else 1.0
+def _text(element: ElementTree.Element) -> str:
+    return " ".join("".join(element.itertext()).split())
+
+
+def _method(element: ElementTree.Element, name: str = "method") -> str:
+    return "GET" if element.get(name, "POST").upper() == "GET" else "POST"
+
+
+def _number(text: str | None, default: float, most: float) -> float:
+    """Read a whole number; what is none counts as not given, as Twilio warns and goes on."""
+    return min(float(text), most) if text and text.isascii() and text.isdigit() else default

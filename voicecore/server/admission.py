@@ -1,10 +1,15 @@
-"""Who may have a call: the signature, the one-time token, and a free place.
+"""Who may have a call: the signature or the secret, the one-time token, and a free place.
+
+Twilio signs; other carriers carry a secret.  With neither TWILIO_AUTH_TOKEN nor
+VOICECORE_CARRIER_SECRET everybody may call in.  With one of them, whoever would be known by the
+other is refused: nobody locks one door to leave the other open.
 
 A place is taken by `start`, not by a socket: twenty silent sockets are not a full house.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,12 +18,15 @@ import trio
 from ..errors import CallRefused
 from ..settings import Settings
 from ..twilio.signature import Form, SignatureCheck
-from ..twilio.token import StreamTokens
+from ..twilio.token import CallProofs, StreamTokens
 from ..wire.events import Started
+from .carrier_secret import CarrierSecrets
 from .http import Request
 from .ledger import Ledger
 from .limits import TOKEN_S
 from .urls import request_urls
+
+log = logging.getLogger("voicecore.server")
 
 Admit = Callable[[Started], None]
 """Lets a stream become a call, or raises `CallRefused`."""
@@ -35,13 +43,18 @@ class Admission:
     """
 
     def __init__(self, settings: Settings, ledger: Ledger, clock: Callable[[], float]) -> None:
-        secret = settings.twilio_auth_token
-        tokens = secret.get_secret_value() if secret is not None else ""
+        auth_tokens, secrets = (
+            "" if given is None else given.get_secret_value()
+            for given in (settings.twilio_auth_token, settings.carrier_secret)
+        )
         self._settings = settings
         self._ledger = ledger
         self._clock = clock
-        self._check = SignatureCheck(tokens) if tokens else None
-        self._tokens = StreamTokens(tokens, ledger, TOKEN_S)
+        self._check = SignatureCheck(auth_tokens) if auth_tokens else None
+        self._secrets = CarrierSecrets(secrets) if secrets else None
+        ours = f"{auth_tokens}\n{secrets}"
+        self._tokens = StreamTokens(ours, ledger, TOKEN_S)
+        self._proofs = CallProofs(ours)
         self._leaving = trio.Event()
 
     @property
@@ -64,9 +77,11 @@ class Admission:
         await self._leaving.wait()
 
     def signed(self, request: Request, form: Form, *, websocket: bool = False) -> bool:
-        """Return whether Twilio signed this request; always, if there is no auth token."""
+        """Return whether Twilio signed this request; always, if nobody has to prove anything."""
         if self._check is None:
-            return True
+            if self._secrets is not None:
+                log.warning("Twilio was refused: TWILIO_AUTH_TOKEN is not set")
+            return self._secrets is None
         return self._check.accepts(
             request_urls(request, self._settings.public_url, websocket=websocket),
             form,
@@ -74,18 +89,49 @@ class Admission:
             request.header(SIGNATURE_SETTINGS),
         )
 
+    def takes_carriers(self) -> bool:
+        """Return whether those who do not sign can be told from strangers, or need not be."""
+        known = self._secrets is not None or self._check is None
+        if not known:
+            log.warning("a carrier was refused: VOICECORE_CARRIER_SECRET is not set")
+        return known
+
+    def invited(self, request: Request) -> bool:
+        """Return whether a request carries the carriers' secret; always, if nobody has to."""
+        if self._secrets is None:
+            return self.takes_carriers()
+        carried = self._secrets.carried_by(request)
+        if not carried:
+            log.warning("a carrier was refused: its URL has no valid VOICECORE_CARRIER_SECRET")
+        return carried
+
+    def has_password(self, upgrade: Request) -> bool:
+        """Return whether a stream's upgrade carries the carriers' secret itself."""
+        return self._secrets is not None and self._secrets.password_of(upgrade)
+
+    def proof(self, call_sid: str) -> str:
+        """Make what lets a carrier ask about this call later, without the secret."""
+        return self._proofs.prove(call_sid)
+
+    def proves(self, proof: str, call_sid: str) -> bool:
+        """Return whether a URL about this call is one that we handed out."""
+        return self._proofs.holds(proof, call_sid)
+
     def token(self, call_sid: str) -> str:
         """Make the token that this call's stream will present."""
         return self._tokens.issue(call_sid, self._clock())
 
     @contextmanager
-    def place(self) -> Iterator[Admit]:
-        """Give a stream the right to ask for one place, and take the place back at the end."""
+    def place(self, is_known: bool = False) -> Iterator[Admit]:
+        """Give a stream the right to ask for one place, and take the place back at the end.
+
+        Of one that is known no token is asked.
+        """
         taken = False
 
         def admit(started: Started) -> None:
             nonlocal taken
-            if self._check is not None and not self._redeemed(started):
+            if not (is_known or self._is_open or self._redeemed(started)):
                 raise CallRefused("no valid token", 1008)
             if self.full:
                 raise CallRefused("every place is taken", TRY_AGAIN_LATER)
@@ -97,6 +143,10 @@ class Admission:
         finally:
             if taken:
                 self._ledger.call_over()
+
+    @property
+    def _is_open(self) -> bool:
+        return self._check is None and self._secrets is None
 
     def _redeemed(self, started: Started) -> bool:
         token = started.parameters.get("token", "")

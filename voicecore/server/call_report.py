@@ -39,7 +39,7 @@ class TurnReport(msgspec.Struct, omit_defaults=True):
 
 
 class CallNumbers(msgspec.Struct):
-    """The figures of a call; those of its playback are known when it has ended."""
+    """The figures of a call, so far."""
 
     answered: int = 0
     """Turns with a response gap."""

@@ -4,8 +4,8 @@ The WebSocket library bounds a message in characters and not in fragments, and h
 frames a second.  Both are judged here, from the frames' heads alone (RFC 6455, section 5.2), before
 the library sees a byte.
 
-And nearly all of a media stream are whole, masked text frames of one form, fifty a second a call:
-`plain_texts` decodes those for a fifth of the library's price, and leaves it everything else.
+And nearly all of a media stream are whole, masked frames of one form, fifty a second a call:
+`plain_messages` decodes those for a fifth of the library's price, and leaves it everything else.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from __future__ import annotations
 from ..errors import RemoteProtocolError
 
 CLOSE = 0x8
+
+_WHOLE_TEXT = 0x81
+_PLAIN = (_WHOLE_TEXT, 0x82)
+"""First bytes of frames that are messages of their own: text, and binary (Vonage's sound)."""
 
 
 class FrameScanner:
@@ -45,26 +49,28 @@ class FrameScanner:
         self._begun = 0
         """The first byte of the frame whose payload is still coming; 0: none is."""
 
-    def plain_texts(self, data: bytes) -> tuple[list[str], bytes]:
-        """Split off the whole plain text frames that `data` begins with; return them and the rest.
+    def plain_messages(self, data: bytes) -> tuple[list[str | bytes], bytes]:
+        """Split off the whole plain frames that `data` begins with; return them and the rest.
 
-        Plain: final, masked, 126 bytes to 64 KiB, and valid UTF-8.  The rest is for `feed`.
+        Plain: a message of its own, masked, 126 bytes to 64 KiB, and if it is text, valid UTF-8.
+        The rest is for `feed`.
         """
-        texts: list[str] = []
+        messages: list[str | bytes] = []
         at, size = 0, len(data)
         if self._skip or self._head or self._is_open or self.closed:
-            return texts, data
-        while size - at > 8 and data[at] == 0x81 and data[at + 1] == 0xFE:
+            return messages, data
+        while size - at > 8 and data[at] in _PLAIN and data[at + 1] == 0xFE:
             length = data[at + 2] << 8 | data[at + 3]
             end = at + 8 + length
             if end > size or length > self._max_bytes:
                 break
+            payload = _unmasked(data[at + 8 : end], data[at + 4 : at + 8])
             try:
-                texts.append(_unmasked(data[at + 8 : end], data[at + 4 : at + 8]).decode())
+                messages.append(payload.decode() if data[at] == _WHOLE_TEXT else payload)
             except UnicodeDecodeError:
                 break  # the library knows what to say to that
             at = end
-        return texts, data[at:] if at else data
+        return messages, data[at:] if at else data
 
     def feed(self, data: bytes) -> int:
         """Return how many frames begin in `data`.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..call.transfers import transfer_words
+from ..call.briefing import transfer_words
 from ..twilio import transfers as documents
 from ..twilio import twiml
 from .forms import XML, signed_form

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import trio
 
-from ..call.call import Call, Transfer
-from ..call.transfers import Operator
+from ..call.call import Call
+from ..call.transfer import Operator, Transfer
 from .call_report import CallNumbers, CallStatistics, TurnReport
 from .store import Clock
 
@@ -209,12 +209,14 @@ class LiveCalls:
         transfer = known.transfer
         if not transfer and given is not None:
             transfer = f"given to {given.number or given.conference}"
-        statistics = known.statistics
+        numbers = known.statistics.numbers
+        if known.call is not None:
+            numbers = msgspec.structs.replace(numbers, playback=_played(known.call))
         return CallDetail(
             **self._facts(known),
             transfer=transfer,
-            turns=statistics.turns,
-            numbers=statistics.numbers,
+            turns=known.statistics.turns,
+            numbers=numbers,
         )
 
     def _facts(self, known: KnownCall) -> dict[str, Any]:
@@ -266,3 +268,14 @@ def _ended_by(known: KnownCall) -> str:
 
 def _answered(known: KnownCall) -> int:
     return known.call.turns if known.call is not None else known.statistics.numbers.answered
+
+
+def _played(call: Call) -> dict[str, float]:
+    """Return how playback goes so far, by the names that it has when a call ends."""
+    played = call.playback
+    return {
+        "underruns": played.underruns,
+        "starved": played.starved,
+        "late_ms": round(played.lateness_max_s * 1000, 1),
+        "mark_ms": round(played.mark_round_trip_s * 1000, 1),
+    }

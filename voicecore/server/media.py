@@ -12,12 +12,14 @@ from wsproto.utilities import LocalProtocolError
 
 from ..call.line import WebSocketLine
 from ..contracts import Line
+from ..wire.dialects import Dialect
 from ..wire.events import Started
 from .admission import Admission, Admit
 from .boundary import GONE, Closing, contain
 from .ledger import Ledger
 from .limits import MEDIA_READ_BYTES, MESSAGE_BYTES, PING_S, PONG_S
 from .transport import MediaTransport
+from .upgrade import Upgrade
 
 log = logging.getLogger("voicecore.server")
 
@@ -31,7 +33,7 @@ class Ending:
     close_code: int = 1000
 
 
-Converse = Callable[[Line, Admit], Awaitable[Ending]]
+Converse = Callable[[Line, Admit, Dialect], Awaitable[Ending]]
 """What runs on a line: waits for its start, has it admitted, and talks until the call ends."""
 
 
@@ -58,21 +60,19 @@ class MediaStreams:
         for scope in self._running:
             scope.cancel()
 
-    async def run(self, transport: trio.abc.Stream, key: str, early: bytes) -> None:
+    async def run(self, transport: trio.abc.Stream, upgrade: Upgrade, early: bytes) -> None:
         """Answer a stream on an upgraded connection; `early` came behind the request."""
         scope = trio.CancelScope()
         self._running.add(scope)
         try:
-            await self._run(transport, (key, early), scope)
+            stream = MediaTransport(transport, upgrade.key, early)
+            await self._run(stream, upgrade, scope)
         finally:
             self._running.discard(scope)
             self._one_less.unpark_all()
 
-    async def _run(
-        self, transport: trio.abc.Stream, upgrade: tuple[str, bytes], scope: trio.CancelScope
-    ) -> None:
+    async def _run(self, stream: MediaTransport, upgrade: Upgrade, scope: trio.CancelScope) -> None:
         async with trio.open_nursery() as nursery:
-            stream = MediaTransport(transport, *upgrade)
             request = await wrap_server_stream(
                 nursery,
                 stream,
@@ -85,26 +85,26 @@ class MediaStreams:
             log.info("WebSocket connected")
             nursery.start_soon(keep_alive, websocket, stream, name="ping")
             with scope:
-                closing = await self._call(line)
+                closing = await self._call(line, upgrade)
             await line.aclose(*(Closing(GONE) if scope.cancelled_caught else closing))
             await stream.aclose()
             nursery.cancel_scope.cancel()
 
-    async def _call(self, line: Line) -> Closing:
+    async def _call(self, line: Line, upgrade: Upgrade) -> Closing:
         """Run one call to its end, whatever that is; return how to close the line."""
         ending: Ending | None = None
         call_sid = ""
 
         async def converse() -> None:
             nonlocal ending
-            with self._admission.place() as admit:
+            with self._admission.place(upgrade.is_known) as admit:
 
                 def admit_known(started: Started) -> None:
                     nonlocal call_sid
                     call_sid = started.call_sid
                     admit(started)
 
-                ending = await self._converse(line, admit_known)
+                ending = await self._converse(line, admit_known, upgrade.dialect)
 
         failed = await contain("call", converse, lambda: call_sid)
         if ending is None:

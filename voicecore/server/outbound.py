@@ -112,15 +112,15 @@ async def place_call(house: House, request: Request, body: bytes) -> Answer:
         return json_error(400, "to: takes a number in E.164, such as +15550001111")
     if not may_be_called(house.settings, order.to):
         return json_error(403, "to: VOICECORE_OUTBOUND_PREFIXES do not allow this number")
+    key, asked = idempotency_key(request), sha256(body).digest()
+    if key and (kept := await house.store.get("answer", key)) is not None:
+        return _replayed(kept, asked)
     if house.admission.draining or house.admission.full:
         reason = "draining" if house.admission.draining else "full"
         return json_error(503, reason, headers={"Retry-After": "5"})
     board = house.switchboard
     if board is None or board.rest is None:
         return json_error(503, "not ready yet", headers={"Retry-After": "1"})
-    key, asked = idempotency_key(request), sha256(body).digest()
-    if key and (kept := await house.store.get("answer", key)) is not None:
-        return _replayed(kept, asked)
     wait = house.ledger.place_call(key, board.calls.clock(), house.settings.outbound_per_hour)
     if wait is None:
         return await _first_answer(house, key, asked)

@@ -16,6 +16,7 @@ from ..twilio import twiml
 from ..twilio.signature import Form
 from . import control, leg_routes, outbound
 from .admission import Admission
+from .carrier_routes import CARRIER_ROUTES
 from .forms import XML, signed_form
 from .http import BadRequest, Request, Response
 from .ledger import Ledger
@@ -23,20 +24,11 @@ from .metrics import CONTENT_TYPE, Metrics
 from .paths import find_path
 from .store import Store
 from .switchboard import Switchboard
-from .upgrade import check_host, websocket_key
+from .upgrade import Upgrade, websocket_key
 from .urls import public_base, websocket_url
+from .words import BROKEN, BUSY, ENDED_WELL
 
 log = logging.getLogger("voicecore.server")
-
-BUSY = "All our lines are busy. Please call again in a few minutes."
-BROKEN = "We are sorry, something went wrong. Please call again."
-
-
-@dataclass(frozen=True, slots=True)
-class Upgrade:
-    """The connection becomes a media stream; `key` is the peer's Sec-WebSocket-Key."""
-
-    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +46,15 @@ class House:
     """Who answers; None: a function of the embedder's, which takes streams only."""
     switchboard: Switchboard | None = None
     """What the control routes work with."""
+
+    def stream_parameters(self, call_sid: str, caller: str, called: str) -> dict[str, str]:
+        """Return what a stream is given on its way, and brings back in its `start`."""
+        return {
+            "token": self.admission.token(call_sid),
+            "From": caller,
+            "To": called,
+            "language": self.settings.language,
+        }
 
 
 Answer = Response | Upgrade
@@ -73,18 +74,11 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
     if house.admission.draining or house.admission.full:
         log.info("call turned away", extra={"call": call_sid})
         return Response(200, twiml.hang_up(BUSY), XML)
-    if house.settings.public_url is None:
-        check_host(request)
     ordered = await outbound.ordered_parameters(house, request, form)
     if ordered is None:
         return Response(200, twiml.hang_up(), XML)
     base = public_base(request, house.settings.public_url)
-    parameters = {
-        "token": house.admission.token(call_sid),
-        "From": form.first("From"),
-        "To": form.first("To"),
-        "language": house.settings.language,
-    }
+    parameters = house.stream_parameters(call_sid, form.first("From"), form.first("To"))
     # The token stays first, and what is ours stays ours.
     parameters = {**parameters, **ordered, **parameters}
     house.warm_up()
@@ -128,13 +122,14 @@ async def metrics(house: House, request: Request, body: bytes) -> Answer:
     return Response(200, await house.metrics.text(), CONTENT_TYPE)
 
 
-ENDED_WELL = frozenset({"agent", "caller", "silence", "length", "admin"})
-"""Endings after which there is nothing left to say."""
-
 ROUTES: dict[str, dict[str, Route]] = {
     "/voice-stream": {"POST": voice_stream},
     "/voice-stream/ended": {"POST": stream_ended},
     "/media-stream": {"GET": media_stream},
+    "/voice-stream/twilio": {"POST": voice_stream},
+    "/voice-stream/twilio/ended": {"POST": stream_ended},
+    "/media-stream/twilio": {"GET": media_stream},
+    **CARRIER_ROUTES,
     "/calls": {"GET": control.list_calls, "POST": outbound.place_call},
     "/status/amd": {"POST": outbound.amd_status},
     "/healthz": {"GET": healthz},

@@ -22,12 +22,13 @@ from functools import partial
 import trio
 
 from ..call.agent import Agent
-from ..call.agents import AgentPicker, Agents, agents_of
+from ..call.agents import AgentPicker, Agents, picker_of
 from ..call.call import Call, open_call
 from ..call.line import CLOSE_S
 from ..call.timeline import Observer
 from ..contracts import Line
 from ..settings import Settings
+from ..wire.dialects import Dialect
 from .admission import Admission, Admit
 from .boundary import contain
 from .http import BadRequest, HttpConnection
@@ -37,11 +38,13 @@ from .listening import file_limit, listen
 from .live_calls import LiveCalls
 from .media import Converse, Ending, MediaStreams
 from .metrics import Metrics, Totals
+from .open_agents import open_agents
 from .peer import linger
-from .routes import House, Upgrade, find_route
+from .routes import House, find_route
 from .siblings import Siblings
 from .store import Clock, store_for
 from .switchboard import Switchboard
+from .upgrade import Upgrade
 from .workers import WorkerSeat
 
 Handler = Callable[[Call], Awaitable[None]]
@@ -136,7 +139,7 @@ class Server:
         http = HttpConnection(transport)
         upgrade = await self._answer_requests(http)
         if upgrade is not None:
-            await self._streams.run(transport, upgrade.key, http.unread)
+            await self._streams.run(transport, upgrade, http.unread)
         else:
             await linger(transport)
 
@@ -169,7 +172,7 @@ class Server:
 
 
 async def serve(
-    who: Handler | Agent | AgentPicker | Agents,
+    who: Handler | Agent | AgentPicker,
     settings: Settings,
     *,
     seat: WorkerSeat | None = None,
@@ -182,24 +185,36 @@ async def serve(
     `who` answers them: an agent; a plain function from a call's parameters to an agent; or an async
     function that gets each call once it has started, whose call ends when it returns.  Such a
     function answers streams only: there is no recording flow to fall back to.  An exception in a
-    call ends that call (1011) and no other.  `warm_up` runs at the webhook, a moment before its
-    call.  `totals` is asked for what the metrics should follow (`meters.TOTALS`).  A worker that
-    shares the port with others has a `seat`.
+    call ends that call (1011) and no other.  A worker that shares the port has a `seat`.
+
+    For a function that takes calls, `warm_up` runs at the webhook, a moment before its call, and
+    `totals` is asked for what the metrics should follow (`meters.TOTALS`); agents have their own.
 
     Raises:
-        CannotListen: the port is taken, or the host is not ours.
+        CannotListen: the port is taken, or the host is not ours.  Where agents are open, this and
+            `SettingsError` come in an exception group.
     """
-    agents = agents_of(who)
-    handler: Handler = who if agents is None else conversing(agents)  # type: ignore[assignment]
+    pick = picker_of(who)
     calls = LiveCalls(common_clock(), 0 if seat is None else seat.number)
-    outfit = Outfit(warm_up, Metrics(totals), agents, calls)
-    await serve_lines(
-        converse_with(handler, outfit.observe, calls),
-        settings,
-        seat=seat,
-        outfit=outfit,
-        task_status=task_status,
-    )
+    if pick is None:
+        handler: Handler = who  # type: ignore[assignment]
+        outfit = Outfit(warm_up, Metrics(totals), calls=calls)
+        await _serve(handler, settings, seat, outfit, task_status)
+        return
+    async with open_agents(pick, settings) as agents:
+        outfit = Outfit(agents.warm_up, Metrics(agents.totals), agents, calls)
+        await _serve(conversing(agents), settings, seat, outfit, task_status)
+
+
+async def _serve(
+    handler: Handler,
+    settings: Settings,
+    seat: WorkerSeat | None,
+    outfit: Outfit,
+    task_status: trio.TaskStatus[Server],
+) -> None:
+    converse = converse_with(handler, outfit.observe, outfit.calls)
+    await serve_lines(converse, settings, seat=seat, outfit=outfit, task_status=task_status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,8 +298,8 @@ def converse_with(
     `calls` is where others find it meanwhile.
     """
 
-    async def converse(line: Line, admit: Admit) -> Ending:
-        async with open_call(line, admit, observe) as call:
+    async def converse(line: Line, admit: Admit, dialect: Dialect) -> Ending:
+        async with open_call(line, admit, observe, dialect) as call:
             async with nullcontext() if calls is None else calls.hosting(call):
                 await handler(call)
             # A handler that returns has nothing more to say: the agent ended the call.

@@ -7,14 +7,15 @@ what another says of it: a call can fall back from one worker's stream to anothe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 import trio
 
 from ..call.agents import Agents
-from ..call.call import Call, Transfer
+from ..call.call import Call
 from ..call.timeline import Observer
-from ..call.transfers import TransferOutcome
+from ..call.transfer import Transfer
 from ..settings import Settings
 from .ledger import Ledger
 from .live_calls import KnownCall, LiveCalls
@@ -35,7 +36,7 @@ from .siblings import (
     Siblings,
 )
 from .store import Store
-from .warm_transfer import WarmTransfers
+from .warm_transfer import TransferOutcome, WarmTransfers
 
 if TYPE_CHECKING:
     from ..twilio.rest import TwilioRest
@@ -130,14 +131,14 @@ class Switchboard:
         return await verdict_of(self.store, call.sid)
 
     async def _keep_rest(self) -> None:
-        from ..twilio.rest import open_rest  # behind the open port: httpx takes its time
-
+        # In a thread, behind the open port: what it imports takes a tenth of a second.
+        module = await trio.to_thread.run_sync(import_module, "voicecore.twilio.rest")
         settings = self.settings
         assert settings.twilio_account_sid is not None
         assert settings.twilio_auth_token is not None
         token = settings.twilio_auth_token.get_secret_value()
         account = settings.twilio_account_sid
-        async with open_rest(settings.twilio_base_url, account, token, self._note) as rest:
+        async with module.open_rest(settings.twilio_base_url, account, token, self._note) as rest:
             self.rest = rest
             await trio.sleep_forever()
 

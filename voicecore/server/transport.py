@@ -58,7 +58,7 @@ class MediaTransport(trio.abc.Stream):
         except trio.EndOfChannel:
             return b""
 
-    async def read(self) -> tuple[list[str], int]:
+    async def read(self) -> tuple[list[str | bytes], int]:
         """Read once: return the plain messages, and how many the library has got after them.
 
         At the end the library has one more, the news of it.
@@ -71,8 +71,8 @@ class MediaTransport(trio.abc.Stream):
             self._resume_at = 0.0
         data = await self.peer.read()
         before = self._scanner.messages
-        texts, rest = self._scanner.plain_texts(data)
-        frames = len(texts) + self._scanner.feed(rest)
+        messages, rest = self._scanner.plain_messages(data)
+        frames = len(messages) + self._scanner.feed(rest)
         now = self.heard_at = trio.current_time()
         if wait := self._budget.spend(frames, now):
             self._resume_at = now + wait
@@ -81,7 +81,7 @@ class MediaTransport(trio.abc.Stream):
         if rest or not data:
             await self._pass_on(rest)
         ended = not data or self._scanner.closed
-        return texts, self._scanner.messages - before + ended
+        return messages, self._scanner.messages - before + ended
 
     async def drain(self) -> None:
         """Read on until the peer's close frame or its end; the library gets that, and all else."""

@@ -10,11 +10,24 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
+from dataclasses import dataclass
 
+from ..wire.dialects import TWILIO, Dialect
 from .http import BadRequest, Request
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(:\d{1,5})?")
 _READ_BY_WEBSOCKETS = (b"host", b"connection", b"upgrade")
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """The connection becomes a media stream; `key` is the peer's Sec-WebSocket-Key."""
+
+    key: str
+    dialect: Dialect = TWILIO
+    """What is spoken on it."""
+    is_known: bool = False
+    """Whether the request itself said who it is; else `start` has to."""
 
 
 def websocket_key(request: Request) -> str:

@@ -1,8 +1,9 @@
-"""How Twilio sees us: the URLs that it was given, and those that it signed."""
+"""How a carrier sees us: the URLs that it was given, and those that Twilio signed."""
 
 from __future__ import annotations
 
 from .http import Request
+from .upgrade import check_host
 
 _WEBSOCKET = {"https": "wss", "http": "ws"}
 
@@ -12,9 +13,13 @@ def public_base(request: Request, public_url: str | None) -> str:
 
     With VOICECORE_PUBLIC_URL that is it.  Without, the request has to tell: its Host, and the
     X-Forwarded-Proto of a TLS terminator.
+
+    Raises:
+        BadRequest: 400 if the Host is not one.
     """
     if public_url is not None:
         return public_url
+    check_host(request)
     forwarded = request.header("x-forwarded-proto").partition(",")[0].strip().lower()
     scheme = forwarded if forwarded in _WEBSOCKET else "http"
     return f"{scheme}://{request.header('host')}"

@@ -12,16 +12,17 @@ import logging
 import secrets
 from collections import OrderedDict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
 from ..audio import SAMPLE_RATE, mulaw
 from ..audio.wav import Wav, to_bytes
 from ..call.agent import Agent
-from ..call.call import Transfer
-from ..call.phrases import render
-from ..call.transfers import TransferOutcome, TransferWords, briefing_of, transfer_words
+from ..call.briefing import TransferWords, briefing_of, transfer_words
+from ..call.call import Call
+from ..call.phrases import render, stock_words
+from ..call.transfer import Transfer
 from ..errors import ProviderError, RestError
 from .boundary import contain
 from .live_calls import KnownCall
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("voicecore.server")
 
+TransferOutcome = Literal["connected", "declined", "busy", "no-answer", "failed", "caller left"]
+"""What became of a transfer.  connected: the human has taken the call; declined: somebody, or a
+voicemail, answered and pressed no key; failed: the number cannot be called, or not now."""
+
 RING_S = 25
 """How long the human's phone rings: a voicemail takes over at about this time."""
 
@@ -40,6 +45,10 @@ TRANSFER_S = 90.0
 
 RENDER_S = 8.0
 """How long the agent's voice may take to say the briefing; while it rings, nobody waits."""
+
+JOIN_S = 30.0
+"""How long a human who has taken the call waits in the conference, while the agent says the last
+of its words to the caller.  A caller who interrupts them stays with the agent."""
 
 REASSURE_S = 8.0
 """How often the caller is told that somebody is still being called; more often, if the agent would
@@ -63,7 +72,7 @@ class PendingTransfer:
         self.number = number
         self.briefing = briefing
         self.aloud = aloud
-        """Whether the caller is told by the agent; else whoever asked for it does that."""
+        """Whether we tell the caller, and give them away; else whoever asked for it does that."""
         self.conference = f"transfer-{secrets.token_urlsafe(12)}"
         self.language = "en-US"
         self.has_audio = False
@@ -79,6 +88,11 @@ class PendingTransfer:
     def words(self) -> TransferWords:
         """What is said beside the briefing."""
         return transfer_words(self.language)
+
+    def give(self) -> bool:
+        """Let the caller go where the human is, if it is for us to do; false: there is none."""
+        there = Transfer(conference=self.conference)
+        return self.known.give(there) if self.aloud else self.known.is_live
 
     def settle(self, outcome: TransferOutcome) -> None:
         """Say what came of it.  The first counts."""
@@ -107,22 +121,18 @@ class WarmTransfers:
             async for pending in self._to_run:
                 nursery.start_soon(self._follow, pending, name="warm transfer")
 
-    async def connect(self, call_sid: str, number: str, briefing: str) -> TransferOutcome:
-        """Connect a caller (see `call.transfers.Operator`)."""
-        if not may_be_given(self._board.settings, number):
-            return "forbidden"
+    async def connect(self, call_sid: str, number: str, briefing: str) -> Transfer | None:
+        """Call somebody for a caller (see `call.transfer.Operator`)."""
         known = self._board.calls.find(call_sid)
-        if known is None or known.call is None or not known.is_live:
-            return "caller left"
-        pending = self.start(known, number, briefing, aloud=False)
+        pending = None if known is None else self.start(known, number, briefing, aloud=False)
         if pending is None:
-            return "failed"
+            return None
         try:
             await pending.done.wait()
         finally:
             pending.settle("caller left")
-        assert pending.outcome is not None
-        return pending.outcome
+        is_taken = pending.outcome == "connected"
+        return Transfer(conference=pending.conference) if is_taken else None
 
     def start(
         self, known: KnownCall, number: str, briefing: str, *, aloud: bool
@@ -163,7 +173,7 @@ class WarmTransfers:
         if outcome == "connected" and pending.outcome in (None, "connected"):
             # Settled first: giving the call away ends it, which is not the caller's doing.
             pending.settle("connected")
-            if pending.known.give(Transfer(conference=pending.conference)):
+            if pending.give():
                 self._connected[id_] = [pending.conference, pending.language]
                 if len(self._connected) > MOST_TRANSFERS:
                     self._connected.popitem(last=False)
@@ -191,6 +201,10 @@ class WarmTransfers:
         if call is None:
             return
         agent = await self._agent(pending)
+        named = () if agent is None else agent.transfers.values()
+        if pending.number not in named and not may_be_given(self._board.settings, pending.number):
+            log.warning("a transfer that may not be", extra={"call": pending.known.sid})
+            return
         if not pending.briefing:
             pending.briefing = briefing_of(call.history.messages, pending.words)
         with trio.move_on_after(TRANSFER_S):
@@ -204,6 +218,16 @@ class WarmTransfers:
                 await pending.done.wait()
                 nursery.cancel_scope.cancel()
         pending.settle("no-answer")
+        if pending.outcome == "connected" and not pending.aloud:
+            await self._see_joined(pending, call)
+
+    async def _see_joined(self, pending: PendingTransfer, call: Call) -> None:
+        """Let the human go again if the caller does not come."""
+        with trio.move_on_after(JOIN_S):
+            await call.wait_ended()
+        if call.transfer != Transfer(conference=pending.conference):
+            pending.outcome = "caller left"
+            pending.known.transfer = pending.outcome
 
     async def _agent(self, pending: PendingTransfer) -> Agent | None:
         """Return in whose voice the human is briefed, if anybody knows."""
@@ -286,7 +310,8 @@ class WarmTransfers:
 
 async def _reassure(pending: PendingTransfer, agent: Agent | None) -> None:
     """Tell the caller what goes on, again and again."""
-    pending.known.say(pending.words.connecting, "")
+    words = stock_words(pending.language) if agent is None else agent.persona.stock_words
+    pending.known.say(words.connecting, "")
     patience = 0.0 if agent is None else agent.limits.idle_prompt_s
     while True:
         await trio.sleep(min(REASSURE_S, 0.8 * patience or REASSURE_S))

@@ -6,7 +6,7 @@ closed: a test can ask whether one outlived its turn.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -92,12 +92,15 @@ def repeat(messages: Sequence[Message]) -> str:
 class FakeLLM(_Fake):
     """Answers with `answer(messages)`, word by word, `token_seconds` apart.
 
-    An answer that ends in ``<end_call>`` asks for that tool.
+    An answer that ends in ``<end_call>`` asks for that tool.  Other tools are asked for with an
+    answer that is a sequence: texts, and `ToolCall`s.
     """
 
-    answer: Callable[[Sequence[Message]], str] = repeat
+    answer: Callable[[Sequence[Message]], str | Sequence[Delta]] = repeat
     token_seconds: float = 0.0
     prompts: list[tuple[Message, ...]] = field(default_factory=list)
+    offered: list[tuple[str, ...]] = field(default_factory=list)
+    """The names of the tools that came with each prompt."""
 
     @asynccontextmanager
     async def reply(
@@ -105,17 +108,29 @@ class FakeLLM(_Fake):
     ) -> AsyncIterator[AsyncIterator[Delta]]:
         """Stream the answer."""
         self.prompts.append(tuple(messages))
+        self.offered.append(tuple(tool.name for tool in tools))
         async with self._request(messages[-1].text) as fault:
             async with aclosing(self._stream(self.answer(messages), fault)) as stream:
                 yield stream
 
-    async def _stream(self, text: str, fault: Fault) -> AsyncGenerator[Delta, None]:
-        tokens = text.split(" ")
-        for number, token in enumerate(tokens):
-            if fault == "stall" and number >= len(tokens) // 2:
+    async def _stream(
+        self, answer: str | Sequence[Delta], fault: Fault
+    ) -> AsyncGenerator[Delta, None]:
+        deltas = list(_deltas(answer))
+        for number, delta in enumerate(deltas):
+            if fault == "stall" and number >= len(deltas) // 2:
                 await trio.sleep_forever()
             if number:
                 await trio.sleep(self.token_seconds)
+            yield delta
+
+
+def _deltas(answer: str | Sequence[Delta]) -> Iterator[Delta]:
+    for part in [answer] if isinstance(answer, str) else answer:
+        if not isinstance(part, str):
+            yield part
+            continue
+        for number, token in enumerate(part.split(" ")):
             if token == "<end_call>":  # noqa: S105  a tool, not a secret
                 yield ToolCall("call-1", "end_call")
             else:

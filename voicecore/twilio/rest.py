@@ -103,7 +103,8 @@ class TwilioRest:
         try:
             await self._ask("POST", self._path(call_sid), fields, twice=True)
         except RestError as error:
-            if error.status == 404 or error.code in (NOT_FOUND, NOT_IN_PROGRESS):
+            # By Twilio's codes: any server has a 404, and the phone would ring on.
+            if (error.status, error.code) in ((404, NOT_FOUND), (400, NOT_IN_PROGRESS)):
                 return False
             raise
         return True

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Protocol
 
 _PURPOSE = b"voicecore media stream token"
+_PROOF_PURPOSE = b"voicecore url about a call"
 
 
 class UsedTokens(Protocol):
@@ -49,5 +50,29 @@ class StreamTokens:
         return alive and self._used.first_use(token)
 
     def _mac(self, stamp: str, call_sid: str) -> str:
-        text = f"{stamp}|{call_sid}".encode("utf-8", "replace")
-        return urlsafe_b64encode(hmac.digest(self._key, text, sha256)).decode().rstrip("=")
+        return _mac(self._key, f"{stamp}|{call_sid}")
+
+
+class CallProofs:
+    """Prove that a URL about a call is one that we handed out.
+
+    Unlike a token a proof does not expire, because calls last; and it opens nothing: whoever has it
+    may be told how that one call ended.  All workers derive one key from `secret`.
+    """
+
+    def __init__(self, secret: str) -> None:
+        self._key = hmac.digest(secret.encode(), _PROOF_PURPOSE, sha256)
+
+    def prove(self, call_sid: str) -> str:
+        """Return a call's proof: 43 characters of URL-safe ASCII."""
+        return _mac(self._key, call_sid)
+
+    def holds(self, proof: str, call_sid: str) -> bool:
+        """Return whether a proof is ours, and this call's."""
+        expected = self.prove(call_sid).encode()
+        return hmac.compare_digest(proof.encode("utf-8", "replace"), expected)
+
+
+def _mac(key: bytes, text: str) -> str:
+    digest = hmac.digest(key, text.encode("utf-8", "replace"), sha256)
+    return urlsafe_b64encode(digest).decode().rstrip("=")

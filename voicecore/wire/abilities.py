@@ -26,3 +26,11 @@ class Abilities:
     message_frames: int = 1
     """Frames of 20 ms that a `Play` should hold; what is shorter is padded with silence on its
     way out, which only the end of a reply should be."""
+
+    @property
+    def barge_in(self) -> str:
+        """What an interruption is like, in a few words for an operator."""
+        cut = "cut at once" if self.clear else "cut after what is out"
+        heard = "what was heard is known" if self.marks else "what was heard is estimated"
+        portions = f", out in portions of {self.message_frames * 20} ms"
+        return f"{cut}, {heard}" + (portions if self.message_frames > 1 else "")

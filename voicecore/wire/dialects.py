@@ -44,19 +44,23 @@ class Machine(Protocol):
 class Dialect:
     """One carrier's way to stream a call."""
 
+    name: str
     machine: Callable[[], Machine]
     abilities: Abilities
     answer: AnswerKind
 
 
-TWILIO = Dialect(MediaStream, Abilities(), "twiml")
+TWILIO = Dialect("twilio", MediaStream, Abilities(), "twiml")
 
 DIALECTS: Mapping[str, Dialect] = {
-    "twilio": TWILIO,
-    "telnyx": Dialect(telnyx.TelnyxStream, telnyx.ABILITIES, "texml"),
-    "plivo": Dialect(plivo.PlivoStream, plivo.ABILITIES, "plivo-xml"),
-    "signalwire": Dialect(signalwire.SignalWireStream, signalwire.ABILITIES, "cxml"),
-    "exotel": Dialect(exotel.ExotelStream, exotel.ABILITIES, "exotel-json"),
-    "vonage": Dialect(vonage.VonageStream, vonage.ABILITIES, "ncco"),
+    dialect.name: dialect
+    for dialect in (
+        TWILIO,
+        Dialect("telnyx", telnyx.TelnyxStream, telnyx.ABILITIES, "texml"),
+        Dialect("plivo", plivo.PlivoStream, plivo.ABILITIES, "plivo-xml"),
+        Dialect("signalwire", signalwire.SignalWireStream, signalwire.ABILITIES, "cxml"),
+        Dialect("exotel", exotel.ExotelStream, exotel.ABILITIES, "exotel-json"),
+        Dialect("vonage", vonage.VonageStream, vonage.ABILITIES, "ncco"),
+    )
 }
 """Name -> dialect."""
