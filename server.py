@@ -172,6 +172,7 @@ def _module(where: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(spec.name, module)  # where types of its own are looked up
     spec.loader.exec_module(module)
     return module
 
@@ -192,17 +193,31 @@ def show(settings: Settings) -> int:
         _say(line)
     from voicecore.providers.table import describe
 
-    providers = describe(settings)
+    own = _agents_settings(settings)
+    providers = describe(own or settings)
     for info in providers:
         key = {None: "needs no key", True: "key is set", False: "key is missing"}[info.key]
         stage = f"{info.stage} fallback" if info.place else info.stage
         _say(f"{stage}: {info.name} ({info.what}), {info.model or 'default model'}, {key}")
     problems = [info.problem for info in providers if info.problem]
-    if settings.agent:
-        who_answers(settings)
-    elif problems := problems or _reach(settings):
+    if own is not None and (problems := problems or _reach(own)):
         raise SettingsError("\n".join(problems))
     return 0
+
+
+def _agents_settings(settings: Settings) -> Settings | None:
+    """Return the settings with what the agent of an unknown call brings itself.
+
+    None: somebody answers who has providers of their own.
+    """
+    from voicecore.server.open_agents import needs_opening, wanted
+
+    who = who_answers(settings) if settings.agent else Agent()
+    pick = picker_of(who)
+    if pick is None:
+        return None
+    agent = pick(unknown_call(settings.language))
+    return settings.model_copy(update=wanted(agent)) if needs_opening(agent) else None
 
 
 def _reach(settings: Settings) -> list[str]:

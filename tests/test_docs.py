@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import voicecore
+from server import who_answers
 from voicecore.dialogue.turns import TABLE
 from voicecore.settings import Settings, variable_name
 
@@ -46,6 +48,19 @@ def test_the_readmes_python_runs(block: str, tmp_path: Path) -> None:
     assert "listening on port" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "block",
+    re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "agents.md").read_text(), re.DOTALL),
+)
+def test_the_agents_of_the_guide_can_answer(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    name = "agent_for" if "def agent_for" in block else "agent"
+    assert who_answers(Settings(_env_file=None, agent=f"mine.py:{name}"))
+
+
 def test_links_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("bench/*.md")]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
@@ -68,23 +83,27 @@ def test_the_package_ships_its_data() -> None:
     assert len(Phrases().apology("not prepared")) > 8000
 
 
-def test_the_embedding_example_answers_a_call() -> None:
+def test_the_embedding_example_answers_a_call(tmp_path: Path) -> None:
     """As a stranger would run it: the example in one process, the phone in another."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"ws://127.0.0.1:{port}/"
     example = subprocess.Popen(
-        [sys.executable, "-u", str(ROOT / "examples" / "one_call.py"), str(port)],
+        [sys.executable, "-u", str(ROOT / "examples" / "echo.py"), str(port)],
         stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     try:
         assert example.stdout is not None
         assert example.stdout.readline() == f"call {url}\n"
+        say = ["--say", str(ROOT / "tests/audio/hello_world.wav"), "--greeting-wait", "0.2"]
         phone = subprocess.run(
-            [sys.executable, "-m", "voicecore.phone", url, "--max", "4"],
+            [sys.executable, "-m", "voicecore.phone", url, *say, "--json", tmp_path / "call.json"],
             capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
         )  # fmt: skip
-        assert "greeting" in phone.stdout, phone.stderr
+        assert phone.returncode == 0, phone.stderr
+        [stream] = json.loads((tmp_path / "call.json").read_text())["calls"][0]["streams"]
+        [reply] = stream["turns"][-1]["replies"]
+        assert 0.5 < reply["heard"] < 1.5  # hello_world.wav is 0.7 s of speech
     finally:
         example.terminate()
         example.communicate()

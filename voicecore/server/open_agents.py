@@ -80,14 +80,14 @@ class OpenAgents:
         return totals
 
     async def _completed(self, written: Agent) -> Agent:
-        if not any(isinstance(getattr(written, stage), FromSettings) for stage in STAGES):
+        if not needs_opening(written):
             own = (written.stt, written.llm, written.tts, written.model)
             return completed(written, agent_from(self._settings, *own))
-        wanted = _wanted(written)
-        key = tuple(sorted(wanted.items()))
+        own_settings = wanted(written)
+        key = tuple(sorted(own_settings.items()))
         async with self._opening:
             if key not in self._providers:
-                settings = self._settings.model_copy(update=wanted)
+                settings = self._settings.model_copy(update=own_settings)
                 self._providers[key] = await self._nursery.start(self._hold, settings)
         open_ = self._providers[key]
         return completed(
@@ -144,15 +144,20 @@ def _filled(own: Value, base: Value, default: Value) -> Value:
     return filled  # type: ignore[no-any-return]
 
 
-def _wanted(agent: Agent) -> dict[str, str]:
-    """Return the settings that an agent asks for by itself, where they decide what is opened."""
-    wanted: dict[str, str] = {}
+def needs_opening(agent: Agent) -> bool:
+    """Return whether any of an agent's providers is one that the server must open."""
+    return any(isinstance(getattr(agent, stage), FromSettings) for stage in STAGES)
+
+
+def wanted(agent: Agent) -> dict[str, str]:
+    """Return the settings that an agent brings itself, where they decide what is opened for it."""
+    own: dict[str, str] = {}
     for stage in STAGES:
         named = getattr(agent, stage)
         if isinstance(named, FromSettings) and named.names:
-            wanted |= {stage: named.names, f"{stage}_model": named.models}
+            own |= {stage: named.names, f"{stage}_model": named.models}
     if agent.persona.language != Persona().language:
-        wanted["language"] = agent.persona.language
+        own["language"] = agent.persona.language
     if agent.persona.voice:
-        wanted["tts_voice"] = agent.persona.voice
-    return wanted
+        own["tts_voice"] = agent.persona.voice
+    return own
