@@ -27,6 +27,7 @@ from ..errors import ProviderError, RestError
 from .boundary import contain
 from .live_calls import KnownCall
 from .numbers import is_number, may_be_given
+from .store import Store
 
 if TYPE_CHECKING:
     from .switchboard import Switchboard
@@ -212,7 +213,7 @@ class WarmTransfers:
                 nursery.start_soon(self._watch, pending, name="caller")
                 nursery.start_soon(self._dial, pending, name="dial")
                 if agent is not None:
-                    nursery.start_soon(self._render, pending, agent, name="briefing")
+                    nursery.start_soon(_render, self._board.store, pending, agent, name="briefing")
                 if pending.aloud:
                     nursery.start_soon(_reassure, pending, agent, name="reassure")
                 await pending.done.wait()
@@ -247,7 +248,7 @@ class WarmTransfers:
 
     async def _dial(self, pending: PendingTransfer) -> None:
         board, base = self._board, self._board.settings.public_url
-        caller_id = self._caller_id(pending.known)
+        caller_id = _caller_id(board.settings.outbound_from, pending.known)
         if board.rest is None or base is None or not caller_id:
             pending.settle("failed")
             return
@@ -273,20 +274,6 @@ class WarmTransfers:
         if not pending.leg_sid:
             pending.settle("failed")
 
-    async def _render(self, pending: PendingTransfer, agent: Agent) -> None:
-        """Say the briefing in the agent's voice; if that fails, the carrier's says it."""
-        words = f"{pending.briefing} {pending.words.press_key}"
-        audio = b""
-        with trio.move_on_after(RENDER_S):
-            try:
-                audio = await render(agent.tts, words, agent.persona.voice, agent.persona.language)
-            except* ProviderError as group:
-                log.warning("a briefing could not be said: %s", group.exceptions[0])
-        if audio:
-            wav = to_bytes(Wav(SAMPLE_RATE, 1, mulaw.decode(audio)))
-            await self._board.store.put(AUDIO_KIND, pending.id, wav, AUDIO_S)
-            pending.has_audio = True
-
     async def _let_go(self, pending: PendingTransfer) -> None:
         """Hang up on a human whom nobody needs."""
         rest = self._board.rest
@@ -300,13 +287,6 @@ class WarmTransfers:
             fields = {"why": str(error)}
             log.warning("a leg may ring on", extra={"call": pending.leg_sid, "fields": fields})
 
-    def _caller_id(self, known: KnownCall) -> str:
-        """Return a number of ours: the configured one, or the one that the caller has called."""
-        call, chosen = known.call, self._board.settings.outbound_from
-        is_ordered = call is not None and "order" in call.parameters
-        ours = chosen or known.parties[0 if is_ordered else 1]
-        return ours if is_number(ours) else ""
-
 
 async def _reassure(pending: PendingTransfer, agent: Agent | None) -> None:
     """Tell the caller what goes on, again and again."""
@@ -316,3 +296,25 @@ async def _reassure(pending: PendingTransfer, agent: Agent | None) -> None:
     while True:
         await trio.sleep(min(REASSURE_S, 0.8 * patience or REASSURE_S))
         pending.known.say(pending.words.still_trying, "")
+
+
+async def _render(store: Store, pending: PendingTransfer, agent: Agent) -> None:
+    """Say the briefing in the agent's voice; if that fails, the carrier's says it."""
+    words = f"{pending.briefing} {pending.words.press_key}"
+    audio = b""
+    with trio.move_on_after(RENDER_S):
+        try:
+            audio = await render(agent.tts, words, agent.persona.voice, agent.persona.language)
+        except* ProviderError as group:
+            log.warning("a briefing could not be said: %s", group.exceptions[0])
+    if audio:
+        wav = to_bytes(Wav(SAMPLE_RATE, 1, mulaw.decode(audio)))
+        await store.put(AUDIO_KIND, pending.id, wav, AUDIO_S)
+        pending.has_audio = True
+
+
+def _caller_id(chosen: str | None, known: KnownCall) -> str:
+    """Return a number of ours: the configured one, or the one that the caller has called."""
+    is_ordered = known.call is not None and "order" in known.call.parameters
+    ours = chosen or known.parties[0 if is_ordered else 1]
+    return ours if is_number(ours) else ""
