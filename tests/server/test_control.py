@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,8 +26,10 @@ from trio.testing import MockClock
 from voicecore.call.transfer import Transfer
 from voicecore.server.call_report import TURNS_KEPT, CallStatistics
 from voicecore.server.live_calls import ENDED_KEPT, ENDED_S, SILENT_S, LiveCalls
+from voicecore.server.routes import NAMED_ROUTES
 from voicecore.testing import FakeLLM, FakeTTS, ScriptedCaller, Transcript, fake_agent
 
+ROOT = Path(__file__).parents[2]
 TEN = "one two three four five six seven eight nine ten."
 
 
@@ -323,3 +326,12 @@ async def test_unsigned_webhooks_of_a_transfer_are_refused(autojump_clock: MockC
             answer = await house.webhook(f"{PUBLIC}{path}", CallStatus="completed")
             assert answer.status == (204 if path.endswith("status") else 200)
         assert (await house.get("/transfer/x/briefing.wav")).status == 404
+
+
+def test_every_route_is_on_the_page() -> None:
+    pages = [(ROOT / "docs" / name).read_text() for name in ("control.md", "operating.md")]
+    for pattern in NAMED_ROUTES:
+        name = "ID" if pattern.startswith("/transfer") else "SID"
+        assert pattern.replace("{}", name) in pages[0]
+    for path in ("/calls", "/status/amd", "/transfer/ID"):
+        assert all(path in page for page in pages)

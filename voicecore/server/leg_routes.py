@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from ..call.briefing import transfer_words
 from ..twilio import transfers as documents
 from ..twilio import twiml
-from .forms import XML, signed_form
 from .http import Request, Response
 from .siblings import BriefLeg, SettleLeg
-from .urls import public_base
 from .warm_transfer import AUDIO_KIND
+from .webhooks import XML, our_origin, signed_form
 
 if TYPE_CHECKING:
     from .routes import Answer, House
@@ -27,14 +26,14 @@ ENDINGS = {"busy": "busy", "no-answer": "no-answer", "failed": "failed"}
 
 async def brief_leg(house: House, request: Request, body: bytes, id_: str) -> Answer:
     """``POST /transfer/…``: the human has answered; say what it is about."""
-    form = signed_form(house, request, body)
+    form = signed_form(house.admission, request, body)
     if isinstance(form, Response):
         return form
     texts = await _texts(house, BriefLeg(id_))
     if not texts:
         return _gone(house.settings.language)
     words, language, audio = texts
-    here = f"{public_base(request, house.settings.public_url)}/transfer/{id_}"
+    here = f"{our_origin(request, house.settings)}/transfer/{id_}"
     audio_url = f"{here}/briefing.wav" if audio else ""
     briefing = documents.Briefing(words, language, audio_url, f"{here}/answer")
     return Response(200, documents.brief(briefing), XML)
@@ -42,7 +41,7 @@ async def brief_leg(house: House, request: Request, body: bytes, id_: str) -> An
 
 async def leg_answer(house: House, request: Request, body: bytes, id_: str) -> Answer:
     """``POST /transfer/…/answer``: a key, or none: a voicemail has none."""
-    form = signed_form(house, request, body)
+    form = signed_form(house.admission, request, body)
     if isinstance(form, Response):
         return form
     if not form.first("Digits"):
@@ -56,7 +55,7 @@ async def leg_answer(house: House, request: Request, body: bytes, id_: str) -> A
 
 async def leg_status(house: House, request: Request, body: bytes, id_: str) -> Answer:
     """``POST /transfer/…/status``: the leg is over, or never came to be."""
-    form = signed_form(house, request, body)
+    form = signed_form(house.admission, request, body)
     if isinstance(form, Response):
         return form
     status = form.first("CallStatus")

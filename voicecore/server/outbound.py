@@ -24,12 +24,13 @@ import trio
 from ..errors import RestError
 from ..twilio.signature import Form
 from .admin import refusal
-from .forms import query_value, signed_form
 from .http import Request, Response
 from .json_http import JSON, UnfitBody, json_body, json_error, json_response
 from .numbers import is_number, may_be_called, missing_for_outbound
+from .paths import query_value
 from .siblings import Leave
 from .store import Store
+from .webhooks import signed_form
 
 if TYPE_CHECKING:
     from .routes import Answer, House
@@ -286,7 +287,7 @@ async def ordered_parameters(house: House, request: Request, form: Form) -> dict
 
 async def amd_status(house: House, request: Request, body: bytes) -> Answer:
     """``POST /status/amd``: who has answered a call, a human or a machine."""
-    form = signed_form(house, request, body)
+    form = signed_form(house.admission, request, body)
     if isinstance(form, Response):
         return form
     call_sid, order_id = form.first("CallSid"), query_value(request, "order")

@@ -17,7 +17,6 @@ from ..twilio.signature import Form
 from . import control, leg_routes, outbound
 from .admission import Admission
 from .carrier_routes import CARRIER_ROUTES
-from .forms import XML, signed_form
 from .http import BadRequest, Request, Response
 from .ledger import Ledger
 from .metrics import CONTENT_TYPE, Metrics
@@ -25,7 +24,8 @@ from .paths import find_path
 from .store import Store
 from .switchboard import Switchboard
 from .upgrade import Upgrade, websocket_key
-from .urls import public_base, websocket_url
+from .urls import websocket_url
+from .webhooks import XML, our_origin, signed_form
 from .words import BROKEN, BUSY, ENDED_WELL
 
 log = logging.getLogger("voicecore.server")
@@ -65,7 +65,7 @@ NamedRoute = Callable[[House, Request, bytes, str], Awaitable[Answer]]
 
 async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
     """A call comes in: connect it to a media stream, or say that there is no room."""
-    form = signed_form(house, request, body)
+    form = signed_form(house.admission, request, body)
     if isinstance(form, Response):
         return form
     call_sid = form.first("CallSid")
@@ -77,7 +77,7 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
     ordered = await outbound.ordered_parameters(house, request, form)
     if ordered is None:
         return Response(200, twiml.hang_up(), XML)
-    base = public_base(request, house.settings.public_url)
+    base = our_origin(request, house.settings)
     parameters = house.stream_parameters(call_sid, form.first("From"), form.first("To"))
     # The token stays first, and what is ours stays ours.
     parameters = {**parameters, **ordered, **parameters}
@@ -88,7 +88,7 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
 
 async def stream_ended(house: House, request: Request, body: bytes) -> Answer:
     """The stream is over.  If the agent ended it the call is, too; else the caller is told."""
-    form = signed_form(house, request, body)
+    form = signed_form(house.admission, request, body)
     if isinstance(form, Response):
         return form
     wanted = house.ledger.ending(form.first("CallSid")) in ENDED_WELL

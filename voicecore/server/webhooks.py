@@ -1,0 +1,42 @@
+"""What all of a carrier's webhooks have in common: a form, its signature, whose call it is."""
+
+from __future__ import annotations
+
+from ..settings import Settings
+from ..twilio.signature import Form, parse_form
+from .admission import Admission
+from .http import Request, Response
+from .limits import FORM_FIELDS
+from .upgrade import check_host
+from .urls import public_base
+
+FORM = "application/x-www-form-urlencoded"
+XML = "text/xml; charset=utf-8"
+
+
+def signed_form(admission: Admission, request: Request, body: bytes) -> Form | Response:
+    """Return a webhook's form, or the refusal of one that is none, or is not the carrier's."""
+    content_type = request.header("content-type").partition(";")[0].strip().lower()
+    if content_type != FORM and (content_type or body):
+        return Response(415, b"a form, please\n")
+    try:
+        form = parse_form(body, FORM_FIELDS)
+    except ValueError:
+        return Response(400, b"too many fields\n")
+    return form if admission.signed(request, form) else Response(403)
+
+
+def our_origin(request: Request, settings: Settings) -> str:
+    """Return our origin as the carrier knows it, for the URLs in an answer.
+
+    Raises:
+        BadRequest: the request has to tell, and its Host is none.
+    """
+    if settings.public_url is None:
+        check_host(request)
+    return public_base(request, settings.public_url)
+
+
+def call_parameters(form: Form, settings: Settings) -> dict[str, str]:
+    """Return what is known of a call by its webhook, for whoever picks its agent."""
+    return {"From": form.first("From"), "To": form.first("To"), "language": settings.language}
