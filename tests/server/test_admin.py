@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -79,6 +80,7 @@ def test_an_empty_token_is_none_and_opens_nothing(token: str) -> None:
         request(host="127.0.0.1.example.com"),
         request(host="[::1"),
         request(host=""),
+        replace(request(), version="1.0"),
     ],
 )
 def test_without_a_token_only_this_machine_may(asked: Request) -> None:

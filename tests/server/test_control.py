@@ -24,8 +24,8 @@ from control_house import (
 from trio.testing import MockClock
 
 from voicecore.call.transfer import Transfer
-from voicecore.server.call_report import TURNS_KEPT, CallStatistics
-from voicecore.server.live_calls import ENDED_KEPT, ENDED_S, SILENT_S, LiveCalls
+from voicecore.server.call_report import TEXT_CHARS, TURNS_KEPT, CallStatistics
+from voicecore.server.live_calls import ENDED_KEPT, ENDED_S, ENDED_TURNS, SILENT_S, LiveCalls
 from voicecore.server.routes import NAMED_ROUTES
 from voicecore.testing import FakeLLM, FakeTTS, ScriptedCaller, Transcript, fake_agent
 
@@ -283,6 +283,20 @@ def test_calls_are_forgotten_in_time_and_number() -> None:
     assert calls.lines() == []
     calls.observe(sid(2), "user said", 0.0, {"text": "of a call that nobody knows"})
     assert calls.find(sid(2)) is None
+
+
+def test_ended_calls_have_so_many_turns_together() -> None:
+    calls = LiveCalls(lambda: 1000.0)
+    for number in range(ENDED_TURNS // TURNS_KEPT + 5):
+        calls.observe(sid(number), "stream started", 0.0, {})
+        for turn in range(TURNS_KEPT):
+            said = {"turn": f"t{turn}", "text": "x" * 9999}
+            calls.observe(sid(number), "agent said", 1.0, said)
+        calls.observe(sid(number), "call ended", 2.0, {"reason": "caller"})
+    assert calls.find(sid(4)) is None
+    known = calls.find(sid(5))
+    assert known is not None
+    assert len(known.statistics.turns[0].agent) == TEXT_CHARS
 
 
 def test_a_call_that_falls_back_to_recordings_is_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -29,6 +30,7 @@ from trio.testing import MockClock
 from voicecore.phone.twiml import Connect, Hangup
 from voicecore.server.numbers import described, missing_for_outbound
 from voicecore.server.outbound import MESSAGE_CHARS, VALUE_CHARS, Order, parting_words
+from voicecore.server.store import MemoryStore
 from voicecore.testing import ScriptedCaller, fake_agent
 
 TEN = "one two three four five six seven eight nine ten."
@@ -278,6 +280,34 @@ async def test_a_key_that_was_not_heard_may_be_used_again_and_others_are_told(
             nursery.start_soon(forget)
             late = await house.post("/calls", {"to": CALLED}, "Idempotency-Key: late")
             assert (late.status, late.headers["retry-after"]) == (503, "1")
+
+
+class FullStore(MemoryStore):
+    """A disk on which there is no room for some things."""
+
+    full: tuple[str, ...] = ()
+
+    async def put(self, kind: str, key: str, value: bytes, lifetime_s: float) -> None:
+        if kind in self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        await super().put(kind, key, value, lifetime_s)
+
+
+async def test_a_full_disk_loses_no_answer_and_dials_nobody_twice(
+    autojump_clock: MockClock,
+) -> None:
+    twilio = FakeTwilio()
+    async with control_house(twilio=twilio) as house:
+        store = FullStore(trio.current_time)
+        house.board.store = store
+        store.full = ("order",)
+        key = "Idempotency-Key: k"
+        assert (await house.post("/calls", {"to": CALLED}, key)).status == 503
+        assert not twilio.created
+        store.full = ("dialled", "answer")
+        assert (await house.post("/calls", {"to": CALLED}, key)).status == 201
+        assert (await house.post("/calls", {"to": CALLED}, key)).status == 409
+        assert len(twilio.created) == 1
 
 
 async def ordered(house: ControlHouse, twilio: FakeTwilio, **order: object) -> str:

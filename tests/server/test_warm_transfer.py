@@ -205,6 +205,33 @@ async def test_asked_twice_it_rings_once_and_for_another_not_at_all(
         await it.house.until(lambda: len(it.twilio.created) == 2)
 
 
+@pytest.mark.parametrize("leaves_at", [0.5 + 0.35 * step for step in range(20)])
+async def test_whenever_the_caller_leaves_nobody_is_left_waiting(
+    leaves_at: float, autojump_clock: MockClock
+) -> None:
+    """It is placed in 1.5 s, answered in 3, taken in 5: the human is hung up on, or has a caller."""
+    twilio, caller = FakeTwilio([1.5]), ScriptedCaller().pauses(leaves_at).hangs_up()
+    async with talking(caller, None, twilio, sid(100)) as (house, talk):
+        call = Ringing.call_of(house)
+        answer = await house.post(f"/calls/{sid(100)}/transfer", WARM)
+        began = trio.current_time()
+        await house.until(lambda: bool(twilio.created) or talk.over.is_set())
+        taken = False
+        if answer.status == 202 and twilio.created:
+            it = Ringing(house, talk, twilio)
+            await trio.sleep_until(began + 3)
+            await it.document(it.url)
+            await trio.sleep_until(began + 5)
+            taken = (await it.press("1"))[0].tag == "Dial"
+        await talk.ended()
+        await house.until(lambda: not house.board.transfers._pending)
+        assert taken is (call.transfer is not None)
+        assert taken is (call.ended_by == "transfer")
+        hung_up = [(sid(1), {"Status": ["completed"]})]
+        assert twilio.updates == (hung_up if twilio.created and not taken else [])
+        assert taken is (leaves_at > 5.1)
+
+
 async def test_an_operators_hang_up_ends_it_too(autojump_clock: MockClock) -> None:
     async with ringing(ScriptedCaller().pauses(60)) as it:
         assert (await it.house.post(f"/calls/{sid(100)}/hangup")).status == 200

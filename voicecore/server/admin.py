@@ -66,7 +66,8 @@ def _not_local(request: Request) -> str:
     """Return what speaks against a request being made by somebody on this machine."""
     if not is_loopback(request.peer):
         return "only this machine may control calls"
-    if any(request.values(name) for name in PROXY_HEADERS):
+    # nginx speaks HTTP/1.0 to what is behind it, and names nobody, unless it is told to.
+    if request.version == "1.0" or any(request.values(name) for name in PROXY_HEADERS):
         return "a proxy stands before this server"
     if request.values("origin") or request.header("sec-fetch-site") not in ("", "none"):
         return "a web page may not control calls"

@@ -15,6 +15,9 @@ import msgspec
 TURNS_KEPT = 200
 """An hour of quick talk, as much as a history holds."""
 
+TEXT_CHARS = 1000
+"""Of what one side said in a turn; two minutes of speech."""
+
 STAGES = ("fetch", "endpoint", "stt", "llm", "clause", "tts")
 TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 PLAYED = ("dropped_frames", "inbound_gaps", "underruns", "starved", "late_ms", "mark_ms")
@@ -84,7 +87,7 @@ class CallStatistics:
             take(at, fields)
 
     def _take_user_said(self, at: float, fields: Mapping[str, Any]) -> None:
-        text, name = str(fields.get("text", "")), str(fields.get("turn", ""))
+        text, name = _text(fields), str(fields.get("turn", ""))
         if name:
             self._turn(at, name).caller = text
             return
@@ -94,12 +97,12 @@ class CallStatistics:
 
     def _take_agent_said(self, at: float, fields: Mapping[str, Any]) -> None:
         turn = self._turn(at, str(fields.get("turn", "")))
-        turn.agent = str(fields.get("text", ""))
+        turn.agent = _text(fields)
         turn.interrupted = bool(fields.get("interrupted"))
 
     def _take_turn_done(self, at: float, fields: Mapping[str, Any]) -> None:
         turn, numbers = self._turn(at, str(fields.get("turn", ""))), self.numbers
-        turn.gap = float(fields["gap"])
+        turn.gap = float(fields.get("gap", 0.0))
         turn.stages = {name: fields[name] for name in STAGES if name in fields}
         turn.speculated = bool(fields.get("speculated"))
         turn.speculations = int(fields.get("speculations", 0))
@@ -138,3 +141,7 @@ class CallStatistics:
         turn.turn = name
         self._turns.append(turn)
         return turn
+
+
+def _text(fields: Mapping[str, Any]) -> str:
+    return str(fields.get("text", ""))[:TEXT_CHARS]

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,12 +18,16 @@ import trio
 
 from ..call.call import Call
 from ..call.transfer import Operator, Transfer
+from .boundary import contain
 from .call_report import CallNumbers, CallStatistics, TurnReport
 from .store import Clock
 
 ENDED_KEPT = 500
 ENDED_S = 600.0
 """Calls that are over, and for how long they are told of."""
+
+ENDED_TURNS = 10_000
+"""And so many turns of all of them: some megabytes."""
 
 SILENT_S = 900.0
 """A call of the recording flow of which nothing was heard for so long is over, or elsewhere."""
@@ -238,15 +243,16 @@ class LiveCalls:
     async def _ask_verdict(self, known: KnownCall, call: Call) -> None:
         # Only a call that was ordered can have one; all others cost nothing.
         if self._verdicts is not None and "order" in call.parameters:
-            parting = await self._verdicts(call)
-            if parting is not None:
-                known.leave(parting)
+            await contain("verdict", partial(_leave, known, call, self._verdicts), lambda: call.sid)
 
     def _end(self, known: KnownCall) -> None:
         if self._calls.get(known.sid) is known:
             del self._calls[known.sid]
         self._ended[known.sid] = known
         self._ended.move_to_end(known.sid)
+        turns = sum(len(each.statistics.turns) for each in self._ended.values())
+        while turns > ENDED_TURNS and len(self._ended) > 1:
+            turns -= len(self._ended.popitem(last=False)[1].statistics.turns)
         self._prune()
 
     def _prune(self) -> None:
@@ -260,6 +266,12 @@ class LiveCalls:
         for known in [*self._calls.values()]:
             if known.flow == "recording" and now - known.heard_at > SILENT_S:
                 del self._calls[known.sid]
+
+
+async def _leave(known: KnownCall, call: Call, verdicts: Verdicts) -> None:
+    parting = await verdicts(call)
+    if parting is not None:
+        known.leave(parting)
 
 
 def _ended_by(known: KnownCall) -> str:

@@ -137,7 +137,9 @@ async def _dial(board: Switchboard, order: CallOrder, key: str, asked: bytes) ->
     order_id = secrets.token_urlsafe(18)
     kept = {**order.parameters, **({"agent": order.agent} if order.agent else {})}
     value = Order(kept, order.machine_detection, order.message)
-    await board.store.put("order", order_id, msgspec.json.encode(value), ORDER_S)
+    if not await _remember(board.store, "order", order_id, value, ORDER_S):
+        board.ledger.forget_placed(key)
+        return json_error(503, "no room for the order", headers={"Retry-After": "60"})
     try:
         call = await board.rest.create_call(_fields(board, order, order_id))
     except RestError as error:
@@ -152,13 +154,13 @@ async def _dial(board: Switchboard, order: CallOrder, key: str, asked: bytes) ->
         log.info("call placed", extra={"call": call.sid, "fields": {"to": order.to}})
         board.observe(call.sid, "call placed", 0.0, {"outcome": "placed"})
         dialled = Dialled(order.to, board.settings.outbound_from or "")
-        await board.store.put("dialled", call.sid, msgspec.json.encode(dialled), ORDER_S)
+        await _remember(board.store, "dialled", call.sid, dialled, ORDER_S)
         said = {"call_sid": call.sid, "status": call.status or "queued", "to": order.to}
         answer = json_response(201, said, {"Location": f"/calls/{quote(call.sid, safe='')}"})
     if key:
         location = answer.headers.get("Location", "")
         given = KeptAnswer(asked, answer.status, answer.body, location)
-        await board.store.put("answer", key, msgspec.msgpack.encode(given), ANSWER_KEPT_S)
+        await _remember(board.store, "answer", key, given, ANSWER_KEPT_S)
     return answer
 
 
@@ -198,7 +200,7 @@ async def _first_answer(house: House, key: str, asked: bytes) -> Response:
 
 
 def _replayed(kept: bytes, asked: bytes) -> Response:
-    answer = msgspec.msgpack.decode(kept, type=KeptAnswer)
+    answer = msgspec.json.decode(kept, type=KeptAnswer)
     if answer.asked != asked:
         return json_error(422, "this Idempotency-Key was used for something else")
     headers = {"Location": answer.location} if answer.location else {}
@@ -281,7 +283,7 @@ async def ordered_parameters(house: House, request: Request, form: Form) -> dict
         if parting == "":
             return None
         if parting is not None:
-            await _note_verdict(house.store, form.first("CallSid"), parting)
+            await _remember(house.store, "verdict", form.first("CallSid"), parting, ORDER_S)
     return {} if order is None else {**order.parameters, "order": order_id}
 
 
@@ -299,7 +301,7 @@ async def amd_status(house: House, request: Request, body: bytes) -> Answer:
     parting = parting_words(msgspec.json.decode(kept, type=Order), answered_by)
     if parting is not None:
         # First written down, then told: a stream that begins in between finds one or the other.
-        await _note_verdict(house.store, call_sid, parting)
+        await _remember(house.store, "verdict", call_sid, parting, ORDER_S)
         await house.switchboard.ask(Leave(call_sid, parting))
     return Response(204)
 
@@ -318,8 +320,14 @@ def parting_words(order: Order, answered_by: str) -> str | None:
 async def verdict_of(store: Store, call_sid: str) -> str | None:
     """Return what `parting_words` said of a call before its stream began."""
     verdict = await store.get("verdict", call_sid)
-    return None if verdict is None else verdict.decode()
+    return None if verdict is None else msgspec.json.decode(verdict, type=str)
 
 
-async def _note_verdict(store: Store, call_sid: str, parting: str) -> None:
-    await store.put("verdict", call_sid, parting.encode(), ORDER_S)
+async def _remember(store: Store, kind: str, key: str, value: object, seconds: float) -> bool:
+    """Keep a value; false if that cannot be, such as on a full disk: what was done stays done."""
+    try:
+        await store.put(kind, key, msgspec.json.encode(value), seconds)
+    except OSError as error:
+        log.warning("cannot be kept", extra={"fields": {"what": kind, "why": f"{error!r:.150}"}})
+        return False
+    return True

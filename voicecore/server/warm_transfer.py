@@ -309,8 +309,13 @@ async def _render(store: Store, pending: PendingTransfer, agent: Agent) -> None:
             log.warning("a briefing could not be said: %s", group.exceptions[0])
     if audio:
         wav = to_bytes(Wav(SAMPLE_RATE, 1, mulaw.decode(audio)))
-        await store.put(AUDIO_KIND, pending.id, wav, AUDIO_S)
-        pending.has_audio = True
+        try:
+            await store.put(AUDIO_KIND, pending.id, wav, AUDIO_S)
+            pending.has_audio = True
+        except OSError as error:
+            log.warning(
+                "a briefing could not be kept", extra={"fields": {"why": f"{error!r:.150}"}}
+            )
 
 
 def _caller_id(chosen: str | None, known: KnownCall) -> str:
