@@ -35,13 +35,14 @@ from rich.table import Table
 from rich.text import Text
 
 from voicecore.call.agent import Agent
-from voicecore.call.agents import AgentPicker, picker_of
+from voicecore.call.agents import AgentPicker, picker_of, unknown_call
 from voicecore.errors import CannotListen, SettingsError, leaves
+from voicecore.records.records import check_directory
+from voicecore.server.conversing import Handler
 from voicecore.server.lifecycle import run_until_signalled
 from voicecore.server.log import configure
 from voicecore.server.numbers import described
-from voicecore.server.open_agents import unknown_call
-from voicecore.server.serve import Handler, Server, serve
+from voicecore.server.serve import Server, serve
 from voicecore.server.workers import WorkerSeat, supervise
 from voicecore.settings import Settings, load, masked, variable_name
 
@@ -193,6 +194,7 @@ def show(settings: Settings) -> int:
         _say(line)
     from voicecore.providers.table import describe
 
+    check_directory(settings)
     own = _agents_settings(settings)
     providers = describe(own or settings)
     for info in providers:

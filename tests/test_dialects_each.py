@@ -24,6 +24,7 @@ from dialect_transcripts import (
     exotel_media,
     named,
     payload_of,
+    plivo_media,
     started,
     telnyx_media,
 )
@@ -286,3 +287,16 @@ def test_payloads_are_strict_base64() -> None:
 def test_audio_goes_out_in_measured_portions(name: str) -> None:
     with pytest.raises(LocalProtocolError):
         started(named(name)).send(Play(MU_LAW * 1501))
+
+
+def test_sound_has_the_carriers_time_where_that_is_known() -> None:
+    telnyx, plivo, exotel_stream = TelnyxStream(), PlivoStream(), ExotelStream()
+    for message in (TELNYX_CONNECTED, TELNYX_START):
+        telnyx.receive(message)
+    plivo.receive(PLIVO_START)
+    for message in (EXOTEL_CONNECTED, EXOTEL_START):
+        exotel_stream.receive(message)
+    assert plivo.receive(plivo_media(MU_LAW)).at_ms == 1705312200000
+    assert exotel_stream.receive(exotel_media(bytes(320))).at_ms == 200
+    times = [telnyx.receive(telnyx_media(MU_LAW, chunk)).at_ms for chunk in ("1", "3", "2", "4")]
+    assert times == [5, None, None, 5]  # what was put back into order has no time of its own

@@ -24,8 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "providers": {"audio", "contracts", "errors", "settings"},
     "twilio": {"audio", "errors"},
     "carriers": {"wire", "errors"},
-    # "records": {"audio", "contracts", "call", "errors", "settings"},
-    # "calls": {"records", "errors"},
+    "records": {"audio", "contracts", "call", "errors", "settings"},
+    "calls": {"records", "errors", "settings"},
     "server": {
         "audio",
         "call",

@@ -95,6 +95,38 @@ def changed(message: dict[str, Any], path: str, value: object) -> str:
     return json.dumps(copy)
 
 
+@pytest.mark.parametrize(
+    ("given", "at_ms"),
+    [
+        ("155", 155),
+        (155, 155),
+        ("0", 0),
+        (..., None),
+        (None, None),
+        ("", None),
+        ("-20", None),
+        (-20, None),
+        ("1.5", None),
+        (1.5, None),
+        (True, None),
+        ("\u0665", None),
+        ("9" * 16, None),
+        ("9" * 5000, None),
+        (10**15, None),
+        (["155"], None),
+        ({"ms": {"ms": 1}}, None),
+    ],
+)
+def test_a_timestamp_is_read_if_it_is_one_and_the_sound_is_heard_anyway(
+    given: object, at_ms: int | None
+) -> None:
+    stream = started()
+    event = stream.receive(changed(MEDIA, "media.timestamp", given))
+    assert event == Media(bytes(range(160)))
+    assert isinstance(event, Media)
+    assert event.at_ms == at_ms
+
+
 def test_a_session() -> None:
     stream = MediaStream()
     assert stream.receive(json.dumps(CONNECTED)) == Connected()

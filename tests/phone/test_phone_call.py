@@ -23,10 +23,10 @@ from phone_fakes import (
 from trio.testing import MockClock
 
 from voicecore.audio import wav
+from voicecore.audio.stereo import StereoRecording
 from voicecore.phone.caller import OUTBOX_MESSAGES, Caller
 from voicecore.phone.handset import Conditions, Key
 from voicecore.phone.network import Stall
-from voicecore.phone.recording import StereoRecording
 from voicecore.phone.script import Manners, Script
 
 SID = IDENTITY.stream_sid

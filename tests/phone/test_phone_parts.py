@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from phone_fakes import tone
 
 from voicecore.audio import wav
+from voicecore.audio.stereo import FLUSH_FRAMES, StereoRecording
 from voicecore.errors import RemoteProtocolError
 from voicecore.phone.capture import KeyCapture, VoiceCapture
 from voicecore.phone.network import Network, Stall
-from voicecore.phone.recording import FLUSH_FRAMES, StereoRecording
 from voicecore.phone.signing import form_signature, upgrade_signature
 from voicecore.phone.twiml import MAX_BYTES, parse
 from voicecore.phone.verbs import (

@@ -166,7 +166,7 @@ class ControlHouse:
             self.observe, rest,
         )  # fmt: skip
         self.admission = Admission(self.settings, self.ledger, trio.current_time)
-        converse = converse_with(conversing(agents), self.observe, self.calls)
+        converse = converse_with(conversing(agents), self.observe, calls=self.calls)
         self.streams = MediaStreams(converse, self.admission, self.ledger)
         house = House(
             self.settings, self.admission, self.ledger, self.store, switchboard=self.board

@@ -31,7 +31,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from voicecore.audio import SILENCE_FRAME
 from voicecore.call.call import Call
 from voicecore.contracts import Message
-from voicecore.server.serve import converse_with
+from voicecore.server.conversing import converse_with
 from voicecore.testing import audible, fake_agent
 from voicecore.twilio.signature import parse_form
 

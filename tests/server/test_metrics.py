@@ -13,8 +13,9 @@ from trio.testing import MockClock
 from trio_websocket import wrap_client_stream
 
 from voicecore.call.call import Call
+from voicecore.server.conversing import converse_with
 from voicecore.server.metrics import WAITING, Metrics
-from voicecore.server.serve import converse_with, serve
+from voicecore.server.serve import serve
 from voicecore.testing import FakeLLM, FakeTTS, ScriptedCaller, fake_agent
 
 TEN = "one two three four five six seven eight nine ten."

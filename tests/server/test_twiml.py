@@ -33,7 +33,10 @@ async def test_a_call_is_connected_to_the_stream() -> None:
     assert stream is not None
     ended = {"action": "https://agent.example.com/voice-stream/ended", "method": "POST"}
     assert connect.attrib == ended
-    assert stream.attrib == {"url": "wss://agent.example.com/media-stream"}
+    assert stream.attrib == {
+        "url": "wss://agent.example.com/media-stream",
+        "statusCallback": "https://agent.example.com/status/stream",
+    }
     found = parameters(root)
     assert found.pop("token")
     assert found == {"From": "+15550001111", "To": "+1", "language": "hi-IN"}

@@ -7,6 +7,7 @@ Inside voicecore audio is 8 kHz mu-law (ITU-T G.711), one byte a sample; a *fram
     framing    bytes of any chunking into whole frames
     resample   any rate of linear PCM to the telephone's
     wav        recordings, in and out
+    stereo     a call's recording, written as it happens
     vad        is there voice in this frame?
 
 This package imports none of them: who needs only the constants pays for no numpy, soxr or

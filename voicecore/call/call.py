@@ -28,6 +28,7 @@ from .inbound import Inbound
 from .keypad import Keypad
 from .pipeline import Pipeline
 from .playback import PlaybackStatistics, Player
+from .tape import Tap
 from .timeline import CallLog, Observer
 from .toolbox import CallInfo
 from .tools import END_CALL
@@ -59,6 +60,8 @@ class Call:
         self.operator: Operator | None = None
         """Whoever can call somebody else for this call, before it is given to them."""
         self.history = History()
+        self.tap: Tap | None = None
+        """Is told what both sides sound like: to be set before `converse`."""
         self._line = line
         self._stream = dialect.machine()
         self._abilities = dialect.abilities
@@ -98,7 +101,8 @@ class Call:
 
     async def converse(self, agent: Agent) -> None:
         """Let `agent` talk with the caller until one of them, or time, ends the call."""
-        self._player = player = Player(self._say, agent.limits.lead_s, self._abilities)
+        lead_s = agent.limits.lead_s
+        self._player = player = Player(self._say, lead_s, self._abilities, self.tap)
         async with _listener(agent) as listener:
             async with trio.open_nursery() as nursery:
                 desk = self._desk(nursery, player)
@@ -189,6 +193,8 @@ class Call:
     def _take(self, message: str | bytes) -> None:
         event = self._stream.receive(message)
         if type(event) is Media:  # forty-nine of fifty: before the slower match
+            if self.tap is not None:
+                self.tap.received(event.audio, event.at_ms)
             self.inbound.take(event.audio)
             return
         match event:

@@ -29,6 +29,7 @@ from ..dialogue.spoken import Pace
 from ..wire.abilities import Abilities
 from ..wire.events import Clear, Command, Mark, Play
 from .speech import Alarm, Speech
+from .tape import Tap
 
 FRAME_S = FRAME_BYTES / SAMPLE_RATE
 
@@ -71,8 +72,10 @@ class Player:
         send: Callable[[Sequence[Command]], Awaitable[None]],
         lead_s: float = 0.16,
         abilities: Abilities = ALL_ABILITIES,
+        tap: Tap | None = None,
     ) -> None:
         self.statistics = PlaybackStatistics()
+        self._tap = tap
         self._send = send
         self._abilities = abilities
         self._lead = lead_s if abilities.clear else min(lead_s, LEAST_LEAD_S)
@@ -100,8 +103,7 @@ class Player:
 
     def new_speech(self, name: str) -> Speech:
         """Return an empty speech that this player can play."""
-        size = self._abilities.message_frames * FRAME_BYTES
-        return Speech(name, self._alarm, self._pace, size)
+        return Speech(name, self._alarm, self._pace, self._abilities.message_frames * FRAME_BYTES)
 
     async def play(self, speech: Speech) -> None:
         """Play a speech until its end was heard.  One at a time: others wait.
@@ -208,12 +210,16 @@ class Player:
         """Send the frames that are due, and the one behind them, with their marks."""
         if speech.first_sent_at is None:
             speech.first_sent_at = now
-        dry_at = self._origin + speech.sent / SAMPLE_RATE
+        start = speech.sent
+        dry_at = self._origin + start / SAMPLE_RATE
         commands: list[Command] = []
         while speech.has_frame and self._due(speech, now) <= now + FRAME_S + PRECISION_S:
             commands.append(Play(audio := speech.take_frame()))
             self.statistics.frames += len(audio) // FRAME_BYTES
             commands += self._due_marks(speech)
+        if self._tap is not None:
+            # Before the line takes it: whoever cuts the speech meanwhile takes it back.
+            self._tap.played(_audio(commands), self._origin + start / SAMPLE_RATE)
         await self._send(commands)
         done = trio.current_time()
         self._note_lateness(done - (dry_at - self._lead))
@@ -222,6 +228,9 @@ class Player:
             # The line took so long for it that the carrier's buffer ran dry meanwhile.
             self._count_silence(speech, dry_for)
             self._move_origin(self._origin + dry_for)
+            if self._tap is not None and speech is self._speech:
+                self._tap.taken_back(speech.sent - start)
+                self._tap.played(_audio(commands), done)
 
     def _due_marks(self, speech: Speech) -> list[Command]:
         mark = speech.due_mark() if self._abilities.marks else None
@@ -251,5 +260,11 @@ class Player:
         elif speech.first_sent_at is not None:
             self._busy_until = self._origin + speech.sent / SAMPLE_RATE
             heard = speech.sent
+        if self._tap is not None and speech.sent > heard:
+            self._tap.taken_back(speech.sent - heard)
         speech.cut(heard)
         self._alarm.ring()
+
+
+def _audio(commands: Sequence[Command]) -> bytes:
+    return b"".join(command.audio for command in commands if isinstance(command, Play))

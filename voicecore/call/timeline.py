@@ -69,7 +69,8 @@ class TurnTimeline:
     _unsaid: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
     def milestone(self, event: str, **fields: object) -> None:
-        """Log `event` now, or when the turn is committed."""
+        """Log `event` of this turn now, or when the turn is committed."""
+        fields = {"turn": self.name, **fields}
         if self.committed is None:
             self._unsaid.append((event, fields))
         else:

@@ -300,7 +300,7 @@ class Turn(ABC):
                     turn=self.name,
                     text=heard,
                     interrupted=interrupted,
-                    heard_s=round(speech.confirmed / SAMPLE_RATE, 2),
+                    heard_s=round((speech.confirmed if cut else speech.end) / SAMPLE_RATE, 2),
                 )
         self.timeline.first_sent = speech.first_sent_at
         return heard

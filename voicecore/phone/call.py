@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import trio
 
+from ..audio.stereo import StereoRecording
 from ..errors import LineClosed, RemoteProtocolError
 from .account import Account, CallOrder, Goal
 from .attendant import Setting, Taken
@@ -25,7 +26,6 @@ from .caller import Caller
 from .flow import Flow
 from .handset import Conditions, Ear
 from .progress import ACCOUNT_SID, Parties, Progress
-from .recording import StereoRecording
 from .script import Voice
 from .turns import Turn, TurnRecorder
 from .twiml import stream_address

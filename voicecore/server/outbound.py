@@ -54,7 +54,7 @@ NAME_CHARS, VALUE_CHARS = 64, 400
 MESSAGE_CHARS = 1000
 """A minute of speech."""
 
-RESERVED = frozenset({"token", "From", "To", "language", "order", "agent"})
+RESERVED = frozenset({"token", "From", "To", "language", "order", "agent", "Direction"})
 """Parameters that are ours to give."""
 
 EVENTS = ("initiated", "ringing", "answered", "completed")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ..call.agents import Agents
+from ..records.database import Status
+from ..records.records import Records
 from ..settings import Settings
 from ..twilio import twiml
 from ..twilio.signature import Form
@@ -21,6 +23,7 @@ from .http import BadRequest, Request, Response
 from .ledger import Ledger
 from .metrics import CONTENT_TYPE, Metrics
 from .paths import find_path
+from .status import call_status, log_fields, stream_status
 from .store import Store
 from .switchboard import Switchboard
 from .upgrade import Upgrade, websocket_key
@@ -44,6 +47,8 @@ class House:
     """Called when a call will begin in a moment."""
     agents: Agents | None = None
     """Who answers; None: a function of the embedder's, which takes streams only."""
+    records: Records | None = None
+    """None: calls are not recorded."""
     switchboard: Switchboard | None = None
     """What the control routes work with."""
 
@@ -79,11 +84,14 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
         return Response(200, twiml.hang_up(), XML)
     base = our_origin(request, house.settings)
     parameters = house.stream_parameters(call_sid, form.first("From"), form.first("To"))
+    if (direction := form.first("Direction")).startswith("outbound"):
+        parameters["Direction"] = direction
     # The token stays first, and what is ours stays ours.
     parameters = {**parameters, **ordered, **parameters}
     house.warm_up()
     media, ended = websocket_url(base, "/media-stream"), f"{base}/voice-stream/ended"
-    return Response(200, twiml.stream(media, ended, parameters), XML)
+    document = twiml.stream(media, ended, parameters, status_url=f"{base}/status/stream")
+    return Response(200, document, XML)
 
 
 async def stream_ended(house: House, request: Request, body: bytes) -> Answer:
@@ -93,6 +101,31 @@ async def stream_ended(house: House, request: Request, body: bytes) -> Answer:
         return form
     wanted = house.ledger.ending(form.first("CallSid")) in ENDED_WELL
     return Response(200, twiml.hang_up("" if wanted else BROKEN), XML)
+
+
+async def status_call(house: House, request: Request, body: bytes) -> Answer:
+    """The carrier tells how a call goes."""
+    return await _note_status(house, request, body, call_status)
+
+
+async def status_stream(house: House, request: Request, body: bytes) -> Answer:
+    """The carrier tells how a stream goes: nobody else knows why a handshake failed."""
+    return await _note_status(house, request, body, stream_status)
+
+
+async def _note_status(
+    house: House, request: Request, body: bytes, read: Callable[[Form], Status]
+) -> Answer:
+    form = signed_form(house.admission, request, body)
+    if isinstance(form, Response):
+        return form
+    status = read(form)
+    if not status.sid:
+        return Response(400, b"no CallSid\n")
+    log.info("%s status", status.kind, extra={"call": status.sid, "fields": log_fields(status)})
+    if house.records is not None:
+        await house.records.note_status(status)
+    return Response(204)
 
 
 async def media_stream(house: House, request: Request, body: bytes) -> Answer:
@@ -125,6 +158,8 @@ async def metrics(house: House, request: Request, body: bytes) -> Answer:
 ROUTES: dict[str, dict[str, Route]] = {
     "/voice-stream": {"POST": voice_stream},
     "/voice-stream/ended": {"POST": stream_ended},
+    "/status/call": {"POST": status_call},
+    "/status/stream": {"POST": status_stream},
     "/media-stream": {"GET": media_stream},
     "/voice-stream/twilio": {"POST": voice_stream},
     "/voice-stream/twilio/ended": {"POST": stream_ended},

@@ -14,7 +14,7 @@ Rules that hold here:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -23,22 +23,19 @@ import trio
 
 from ..call.agent import Agent
 from ..call.agents import AgentPicker, Agents, picker_of
-from ..call.call import Call, open_call
 from ..call.line import CLOSE_S
-from ..call.timeline import Observer
-from ..contracts import Line
+from ..records.records import Records, open_records
 from ..settings import Settings
-from ..wire.dialects import Dialect
-from .admission import Admission, Admit
+from .admission import Admission
 from .boundary import contain
+from .conversing import Handler, converse_with, conversing
 from .http import BadRequest, HttpConnection
 from .ledger import Ledger
 from .limits import RESERVED_FILES
 from .listening import file_limit, listen
 from .live_calls import LiveCalls
-from .media import Converse, Ending, MediaStreams
+from .media import Converse, MediaStreams
 from .metrics import Metrics, Totals
-from .open_agents import open_agents
 from .peer import linger
 from .routes import House, find_route
 from .siblings import Siblings
@@ -46,9 +43,6 @@ from .store import Clock, store_for
 from .switchboard import Switchboard
 from .upgrade import Upgrade
 from .workers import WorkerSeat
-
-Handler = Callable[[Call], Awaitable[None]]
-"""Takes a call once it has started; the call ends when it returns."""
 
 WarmUp = Callable[[], Awaitable[None]]
 
@@ -185,36 +179,31 @@ async def serve(
     `who` answers them: an agent; a plain function from a call's parameters to an agent; or an async
     function that gets each call once it has started, whose call ends when it returns.  Such a
     function answers streams only: there is no recording flow to fall back to.  An exception in a
-    call ends that call (1011) and no other.  A worker that shares the port has a `seat`.
+    call ends that call (1011) and no other.  A worker that shares the port has a `seat`.  With
+    VOICECORE_RECORD_DIR calls are recorded.
 
     For a function that takes calls, `warm_up` runs at the webhook, a moment before its call, and
     `totals` is asked for what the metrics should follow (`meters.TOTALS`); agents have their own.
 
     Raises:
-        CannotListen: the port is taken, or the host is not ours.  Where agents are open, this and
-            `SettingsError` come in an exception group.
+        CannotListen: the port is taken, or the host is not ours.
+        SettingsError: calls cannot be recorded, or providers cannot be opened.  Where agents are
+            open, or calls are recorded, both errors come in an exception group.
     """
-    pick = picker_of(who)
-    calls = LiveCalls(common_clock(), 0 if seat is None else seat.number)
-    if pick is None:
-        handler: Handler = who  # type: ignore[assignment]
-        outfit = Outfit(warm_up, Metrics(totals), calls=calls)
-        await _serve(handler, settings, seat, outfit, task_status)
-        return
-    async with open_agents(pick, settings) as agents:
-        outfit = Outfit(agents.warm_up, Metrics(agents.totals), agents, calls)
-        await _serve(conversing(agents), settings, seat, outfit, task_status)
+    async with AsyncExitStack() as stack:
+        records = await stack.enter_async_context(open_records(settings))
+        pick, agents = picker_of(who), None
+        if pick is None:
+            handler: Handler = who  # type: ignore[assignment]
+        else:
+            from .open_agents import open_agents  # slow to import: providers
 
-
-async def _serve(
-    handler: Handler,
-    settings: Settings,
-    seat: WorkerSeat | None,
-    outfit: Outfit,
-    task_status: trio.TaskStatus[Server],
-) -> None:
-    converse = converse_with(handler, outfit.observe, outfit.calls)
-    await serve_lines(converse, settings, seat=seat, outfit=outfit, task_status=task_status)
+            agents = await stack.enter_async_context(open_agents(pick, settings))
+            handler, warm_up, totals = conversing(agents), agents.warm_up, agents.totals
+        calls = LiveCalls(common_clock(), 0 if seat is None else seat.number)
+        outfit = Outfit(warm_up, Metrics(totals), agents, records, calls)
+        converse = converse_with(handler, outfit.observe, records, calls)
+        await serve_lines(converse, settings, seat=seat, outfit=outfit, task_status=task_status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +213,8 @@ class Outfit:
     warm_up: WarmUp | None = None
     metrics: Metrics = field(default_factory=Metrics)
     agents: Agents | None = None
+    records: Records | None = None
+    """None: calls are not recorded."""
     calls: LiveCalls = field(default_factory=lambda: LiveCalls(common_clock()))
 
     def observe(self, call_sid: str, event: str, at: float, fields: Mapping[str, object]) -> None:
@@ -273,40 +264,13 @@ async def serve_lines(
             metrics=outfit.metrics,
             warm_up=WarmUps(outfit.warm_up, nursery).start,
             agents=outfit.agents,
+            records=outfit.records,
             switchboard=board,
         )
         server = Server(house, streams, addresses)
         task_status.started(server)
         await server.run(listeners)
         nursery.cancel_scope.cancel()
-
-
-def conversing(agents: Agents) -> Handler:
-    """Return a handler that lets the agent of each call talk."""
-
-    async def converse(call: Call) -> None:
-        await call.converse(await agents.agent_for(call.parameters))
-
-    return converse
-
-
-def converse_with(
-    handler: Handler, observe: Observer | None = None, calls: LiveCalls | None = None
-) -> Converse:
-    """Return what `serve_lines` takes: open a call on each line, and let `handler` talk.
-
-    `calls` is where others find it meanwhile.
-    """
-
-    async def converse(line: Line, admit: Admit, dialect: Dialect) -> Ending:
-        async with open_call(line, admit, observe, dialect) as call:
-            async with nullcontext() if calls is None else calls.hosting(call):
-                await handler(call)
-            # A handler that returns has nothing more to say: the agent ended the call.
-            call.hang_up("agent")
-        return Ending(call.sid, call.ended_by or "agent", call.close_code)
-
-    return converse
 
 
 async def _turn_away(transport: trio.abc.Stream) -> None:

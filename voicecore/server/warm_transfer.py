@@ -320,6 +320,7 @@ async def _render(store: Store, pending: PendingTransfer, agent: Agent) -> None:
 
 def _caller_id(chosen: str | None, known: KnownCall) -> str:
     """Return a number of ours: the configured one, or the one that the caller has called."""
-    is_ordered = known.call is not None and "order" in known.call.parameters
-    ours = chosen or known.parties[0 if is_ordered else 1]
+    given = {} if known.call is None else known.call.parameters
+    is_placed = "order" in given or given.get("Direction", "").startswith("outbound")
+    ours = chosen or known.parties[0 if is_placed else 1]
     return ours if is_number(ours) else ""

@@ -17,11 +17,17 @@ PARAMETER_CHARS = 499
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def stream(ws_url: str, ended_url: str, parameters: Mapping[str, str]) -> bytes:
-    """Connect the call to our media stream; when that ends, ask `ended_url` how to go on."""
+def stream(
+    ws_url: str, ended_url: str, parameters: Mapping[str, str], status_url: str = ""
+) -> bytes:
+    """Connect the call to our media stream; when that ends, ask `ended_url` how to go on.
+
+    What happens to the stream is told to `status_url`, if there is one.
+    """
     response = VoiceResponse()
     connect = response.connect(action=xml_text(ended_url), method="POST")
-    twiml_stream = connect.stream(url=xml_text(ws_url))
+    status = {"status_callback": xml_text(status_url)} if status_url else {}
+    twiml_stream = connect.stream(url=xml_text(ws_url), **status)
     for name, value in parameters.items():
         clean = xml_text(value)[: PARAMETER_CHARS - len(name)]
         twiml_stream.parameter(name=name, value=clean)

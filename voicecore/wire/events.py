@@ -23,9 +23,14 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """The caller's sound: raw mu-law of any length."""
+    """The caller's sound: raw mu-law of any length.
+
+    `at_ms` is where it begins on the carrier's own clock, whose zero is the carrier's choice; None
+    where the carrier does not say.  It is what a stranger says: it may be anything.
+    """
 
     audio: bytes
+    at_ms: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,16 @@ class Ignored:
     """A message that means nothing to us, and why.  The call goes on."""
 
     reason: str
+
+
+def milliseconds(given: object) -> int | None:
+    """Return a carrier's timestamp, a number or a string of one, if it is one.
+
+    Fifteen digits are thirty thousand years; Python would take its time over five thousand.
+    """
+    if type(given) is str:
+        return int(given) if len(given) <= 15 and given.isascii() and given.isdigit() else None
+    return given if type(given) is int and 0 <= given < 10**15 else None
 
 
 Event = Connected | Started | Media | MarkReached | Dtmf | Stopped | Ignored

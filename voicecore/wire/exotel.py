@@ -32,6 +32,7 @@ from .events import (
     Play,
     Started,
     Stopped,
+    milliseconds,
 )
 from .json_stream import JsonStream, Transitions, check_frames, format_fields, quote, string_pairs
 from .linear import LinearPcm
@@ -57,6 +58,8 @@ class _StartBody(msgspec.Struct):
 
 class _MediaBody(msgspec.Struct):
     payload: bytes
+    timestamp: Any = None
+    """Milliseconds, as a string.  Of any shape: sound without a time is still sound."""
 
 
 class _Name(msgspec.Struct):
@@ -145,9 +148,10 @@ class ExotelStream(JsonStream):
     def _event(self, message: Any) -> Event:
         match message:
             case _Media(media=body):
+                at_ms = milliseconds(body.timestamp)
                 if self._pcm is None:
-                    return Media(body.payload)
-                return Media(self._pcm.to_mulaw(body.payload))
+                    return Media(body.payload, at_ms)
+                return Media(self._pcm.to_mulaw(body.payload), at_ms)
             case _Mark(mark=mark):
                 return MarkReached(mark.name)
             case _Dtmf(dtmf=dtmf):

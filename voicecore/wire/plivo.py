@@ -35,6 +35,7 @@ from .events import (
     Play,
     Started,
     Stopped,
+    milliseconds,
 )
 from .json_stream import JsonStream, Transitions, check_frames, format_fields, quote
 from .twilio import DIGITS, StreamState
@@ -66,6 +67,8 @@ class _StartBody(msgspec.Struct):
 class _MediaBody(msgspec.Struct):
     payload: bytes
     track: str = "inbound"
+    timestamp: Any = None
+    """Unix milliseconds, as a string.  Of any shape: sound without a time is still sound."""
 
 
 class _Digit(msgspec.Struct):
@@ -148,7 +151,7 @@ class PlivoStream(JsonStream):
             case _Media(media=body):
                 if body.track != "inbound":
                     return self._ignore(f"media of track {body.track!r:.40}")
-                return Media(body.payload)
+                return Media(body.payload, milliseconds(body.timestamp))
             case _Played(name=name):
                 return MarkReached(name)
             case _Cleared():

@@ -32,6 +32,7 @@ from .events import (
     Play,
     Started,
     Stopped,
+    milliseconds,
 )
 from .json_stream import JsonStream, Transitions, check_frames, format_fields, quote, string_pairs
 from .twilio import DIGITS, StreamState
@@ -65,6 +66,7 @@ class _MediaBody(msgspec.Struct):
     track: str = "inbound"
     chunk: Any = None
     """Its number, as a string.  Of any shape: audio without one is heard as it comes."""
+    timestamp: Any = None
 
 
 class _Name(msgspec.Struct):
@@ -159,7 +161,10 @@ class TelnyxStream(JsonStream):
             case _Media(media=body):
                 if body.track != "inbound":
                     return self._ignore(f"media of track {body.track!r:.40}")
-                return Media(self._order.next_audio(body.chunk, body.payload))
+                audio = self._order.next_audio(body.chunk, body.payload)
+                # What was held or is given out late is not of this message's time.
+                is_its_own = audio is body.payload
+                return Media(audio, milliseconds(body.timestamp) if is_its_own else None)
             case _Mark(mark=mark):
                 return MarkReached(mark.name)
             case _Dtmf(dtmf=dtmf):

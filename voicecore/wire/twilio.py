@@ -31,6 +31,7 @@ from .events import (
     Play,
     Started,
     Stopped,
+    milliseconds,
 )
 
 MAX_IGNORED = 50
@@ -76,6 +77,8 @@ class _MediaBody(msgspec.Struct):
     payload: bytes
     """Base64 on the wire; msgspec decodes it strictly, in the same pass as the JSON."""
     track: str = "inbound"
+    timestamp: Any = None
+    """Of any shape: sound whose time cannot be read is still sound."""
 
 
 class _MarkBody(msgspec.Struct):
@@ -180,7 +183,7 @@ class MediaStream:
         body = message.media
         if body.track != "inbound":
             return self._ignore(f"media of track {body.track!r:.40}")
-        return Media(body.payload)
+        return Media(body.payload, milliseconds(body.timestamp))
 
     def _event(self, message: Any) -> Event:
         match message:

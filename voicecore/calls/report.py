@@ -1,0 +1,132 @@
+"""What the command line prints: tables for people, JSON and CSV for programs.
+
+What callers and carriers chose to be called is data: it neither marks up nor controls a terminal.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..records.query import percentile
+
+Rows = Sequence[Mapping[str, Any]]
+
+SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+
+WIDTH = 140
+"""Where nobody looks: a file or a pipe has no width of its own."""
+
+
+def calls(rows: Rows) -> None:
+    """Print calls as a table, a line each."""
+    table = Table("began", "call")
+    table.columns[1].no_wrap, table.columns[1].min_width = True, 34  # what `show` is to be given
+    for heading in ("from", "to", "flow", "s", "turns", "cut", "ended by"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(
+            *map(
+                _cell,
+                (
+                    row["began"][:19].replace("T", " "), row["sid"], row["from"], row["to"],
+                    row["flow"], _seconds(row["seconds"], 1), row["turns"], row["barge_ins"],
+                    row["ended_by"] or "(up)",
+                ),
+            )
+        )  # fmt: skip
+    _console().print(table)
+
+
+def call(facts: Mapping[str, Any], turns: Rows, transcript: Rows) -> None:
+    """Print all that is known of one call."""
+    console = _console()
+    for name, value in facts.items():
+        if value is not None:
+            console.print(Text(f"{name}: ").append_text(_cell(value)), highlight=False)
+    table = Table("at", "turn", "gap", "endpoint", "stt", "llm", "clause", "tts", "interrupted")
+    for turn in turns:
+        stages = (turn[name] for name in ("gap", "endpoint", "stt", "llm", "clause", "tts"))
+        table.add_row(
+            _cell(_seconds(turn["at"], 2)),
+            _cell(turn["turn"]),
+            *(_cell(_seconds(stage, 3)) for stage in stages),
+            _cell("yes" if turn["interrupted"] else ""),
+        )
+    if turns:
+        console.print(table)
+    for line in transcript:
+        cut = " (interrupted)" if line.get("interrupted") else ""
+        at = _seconds(line.get("at"), 2).rjust(8)
+        words = _cell(f"{at}  {line.get('who')}: {line.get('text')}{cut}")
+        console.print(words, highlight=False, soft_wrap=True)
+
+
+def percentiles(latencies: Mapping[tuple[str, str], Sequence[float]]) -> list[dict[str, Any]]:
+    """Return a row for each flow and stage: n and percentiles, in seconds."""
+    return [
+        {
+            "flow": flow,
+            "stage": stage,
+            "n": len(values),
+            **{name: round(percentile(values, share), 3) for name, share in SHARES.items()},
+        }
+        for (flow, stage), values in latencies.items()
+    ]
+
+
+def latency(rows: Rows) -> None:
+    """Print percentiles as a table, in milliseconds."""
+    table = Table("flow", "stage", "n", *(f"{name}, ms" for name in SHARES))
+    for row in rows:
+        figures = (f"{row[name] * 1000:.0f}" for name in SHARES)
+        table.add_row(*map(_cell, (row["flow"], row["stage"], row["n"], *figures)))
+    _console().print(table)
+
+
+def as_json(value: object) -> None:
+    """Print JSON, in ASCII."""
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+    sys.stdout.flush()
+
+
+def as_csv(rows: Rows, path: Path | None) -> None:
+    """Write rows with a heading, to a file for its owner only or to standard output.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if path is None:
+        _write_csv(rows, sys.stdout)
+        return
+    path.touch(mode=0o600)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        _write_csv(rows, file)
+
+
+def _write_csv(rows: Rows, file: TextIO) -> None:
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    file.flush()
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
+
+
+def _seconds(value: object, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, (int, float)) else ""
+
+
+def _cell(value: object) -> Text:
+    text = "" if value is None else str(value)
+    return Text("".join(c if c.isprintable() else "\ufffd" for c in text))
