@@ -281,7 +281,7 @@ def test_calls_are_forgotten_in_time_and_number() -> None:
     assert calls.find(sid(ENDED_KEPT)) is None
     now[0] += SILENT_S
     assert calls.lines() == []
-    calls.observe(sid(2), "user said", 0.0, {"text": "of a call that nobody knows"})
+    calls.observe(sid(2), "speech started", 0.0, {})
     assert calls.find(sid(2)) is None
 
 

@@ -150,29 +150,57 @@ async def test_a_directory_that_is_too_deep_is_a_warning(
     assert await siblings.ask(HangUp("CA1")) == []
 
 
-def board(directory: Path, number: int, begun: list[tuple[str, str]]) -> Switchboard:
-    """A worker's switchboard that knows calls by their last milestones."""
-    calls = LiveCalls(lambda: 1000.0 + number, number)
-    for sid, event in begun:
-        calls.observe(sid, "recording flow started", 0.0, {})
-        calls.observe(sid, event, 1.0, {"reason": "carrier"})
+Milestones = list[tuple[str, str, float, dict[str, Any]]]
+
+
+def board(directory: Path, number: int, seen: Milestones) -> Switchboard:
+    """A worker's switchboard that has seen some milestones of calls of the recording flow."""
+    now = [1000.0]
+    calls = LiveCalls(lambda: now[0], number)
+    for sid, event, at, fields in seen:
+        now[0] = 1000.0 + at
+        calls.observe(sid, event, at, fields)
     siblings = Siblings(str(directory), number, 2)
     return Switchboard(settings(), Ledger(), MemoryStore(calls.clock), calls, siblings)
 
 
-async def test_the_living_word_counts_more_than_the_dead(tmp_path: Path) -> None:
-    """A call that fell back from one worker's stream to another's recordings is up."""
-    zero = board(tmp_path, 0, [("CA1", "call ended"), ("CA2", "user said")])
-    one = board(tmp_path, 1, [("CA1", "user said"), ("CA3", "call ended"), ("CA2", "user said")])
+def said(text: str, turn: str) -> dict[str, Any]:
+    return {"text": text, "turn": turn}
+
+
+async def test_who_heard_of_a_call_last_knows_how_it_stands(tmp_path: Path) -> None:
+    """The webhooks of one call reach now this worker, now that one."""
+    started, over = "recording flow started", {"reason": "caller"}
+    zero = board(tmp_path, 0, [
+        ("CA1", "stream started", 0.0, {}), ("CA1", "user said", 1.0, said("one", "t1")),
+        ("CA1", "call ended", 2.0, {"reason": "carrier"}), ("CA2", started, 0.0, {}),
+        ("CA2", "user said", 1.0, said("hello", "t1")),
+        ("CA2", "turn done", 2.0, {"turn": "t1", "gap": 1.0}), ("CA3", started, 0.0, {}),
+    ])  # fmt: skip
+    one = board(tmp_path, 1, [
+        ("CA1", started, 3.0, {}), ("CA1", "user said", 4.0, said("two", "t2")),
+        ("CA2", "user said", 5.0, said("bye", "t2")),
+        ("CA2", "turn done", 6.0, {"turn": "t2", "gap": 3.0}), ("CA2", "call ended", 7.0, over),
+        ("CA3", "user said", 8.0, said("still here", "t1")),
+    ])  # fmt: skip
     async with trio.open_nursery() as nursery:
         for each in (zero, one):
             await nursery.start(each.siblings.serve, each.obey)
-        assert (await zero.ask(DescribeCall("CA1"))).status == "live"
-        assert (await zero.ask(HangUp("CA1"))).status == "recording"
-        assert (await zero.ask(HangUp("CA3"))).status == "ended"
-        report = await zero.ask(ListCalls())
-        assert [(line.sid, line.worker) for line in report.lines] == [("CA2", 0), ("CA1", 1)]
-        assert not (await zero.ask(HangUp("CA9"))).is_found
+        for asked in (zero, one):
+            report = await asked.ask(ListCalls())
+            assert [line.sid for line in report.lines] == ["CA1", "CA3"]
+            assert {line.worker for line in report.lines} == {1}
+            first, second = [(await asked.ask(DescribeCall(sid))).detail for sid in ("CA1", "CA2")]
+            assert first is not None
+            assert (first.state, first.flow, first.worker) == ("live", "recording", 1)
+            assert [turn.caller for turn in first.turns] == ["one", "two"]
+            assert second is not None
+            assert (second.state, second.ended_by, second.seconds) == ("ended", "caller", 7.0)
+            assert [turn.caller for turn in second.turns] == ["hello", "bye"]
+            numbers = second.numbers
+            assert (numbers.answered, numbers.gap_mean, numbers.gap_max) == (2, 2.0, 3.0)
+            statuses = [(await asked.ask(HangUp(f"CA{n}"))).status for n in (1, 2, 3, 9)]
+            assert statuses == ["recording", "ended", "recording", ""]
         nursery.cancel_scope.cancel()
 
 

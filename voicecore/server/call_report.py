@@ -7,7 +7,7 @@ Bounded: the oldest turns go first.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -54,6 +54,26 @@ class CallNumbers(msgspec.Struct):
     tokens: dict[str, int] = {}
     provider_failures: int = 0
     playback: dict[str, float] = {}
+
+
+def summed(parts: Sequence[CallNumbers]) -> CallNumbers:
+    """Return the figures of a call of which several workers have seen a part; the last is last."""
+    whole = CallNumbers(playback=parts[-1].playback)
+    gaps = 0.0
+    for part in parts:
+        whole.answered += part.answered
+        whole.interruptions += part.interruptions
+        whole.speculations_kept += part.speculations_kept
+        whole.speculations_lost += part.speculations_lost
+        whole.provider_failures += part.provider_failures
+        gaps += part.answered * (part.gap_mean or 0.0)
+        if part.gap_max is not None:
+            whole.gap_max = max(whole.gap_max or 0.0, part.gap_max)
+        for name, count in part.tokens.items():
+            whole.tokens[name] = whole.tokens.get(name, 0) + count
+    if whole.answered:
+        whole.gap_mean = round(gaps / whole.answered, 3)
+    return whole
 
 
 class CallStatistics:

@@ -41,6 +41,9 @@ KEYS_KEPT = 100
 
 BEGINNINGS = {"stream started": "stream", "recording flow started": "recording"}
 
+TALK = frozenset({"user said", "agent said", "turn done"})
+"""Of a call that is not up here these are the recording flow's: its next webhook came to us."""
+
 Verdicts = Callable[[Call], Awaitable[str | None]]
 """Says what is left on the machine that answers a call: None, it is no machine; empty: nothing."""
 
@@ -163,11 +166,12 @@ class LiveCalls:
     def observe(self, call_sid: str, event: str, at: float, fields: Mapping[str, Any]) -> None:
         """Take a milestone (see `call.timeline.Observer`)."""
         known = self._calls.get(call_sid)
-        if event in BEGINNINGS and (known is None or known.call is None):
+        flow = BEGINNINGS.get(event, "recording" if known is None and event in TALK else "")
+        if flow and (known is None or known.call is None):
             # One that fell back from its stream to recordings goes on being one call.
             known = known or self._ended.pop(call_sid, None)
             known = known or KnownCall(call_sid, "", self.clock() - at)
-            known.flow, known.statistics.ended_by = BEGINNINGS[event], ""
+            known.flow, known.statistics.ended_by = flow, ""
             caller, called = (str(fields.get(name) or "") for name in ("from", "to"))
             known.parties = (caller or known.parties[0], called or known.parties[1])
             self._calls[call_sid] = known
@@ -201,6 +205,12 @@ class LiveCalls:
         """Return a call that is up, or was some minutes ago."""
         self._prune()
         return self._calls.get(call_sid) or self._ended.get(call_sid)
+
+    def heard(self) -> dict[str, float]:
+        """Return when calls that others may know better were last heard of: all but our streams."""
+        self._prune()
+        known = (*self._calls.values(), *self._ended.values())
+        return {each.sid: each.heard_at for each in known if each.call is None}
 
     def lines(self) -> list[CallLine]:
         """Return the calls that are up, oldest first."""

@@ -110,6 +110,8 @@ class Report(msgspec.Struct):
     lines: list[CallLine] = []
     detail: CallDetail | None = None
     texts: list[str] = []
+    heard: dict[str, float] = {}
+    """When calls were last heard of here, on the workers' common clock: the latest is right."""
     silent: int = 0
     """Workers that live, and said nothing in time."""
 

@@ -1,15 +1,18 @@
 """What control works with: this worker's calls, the other workers, and the carrier's REST API.
 
-An errand is done where its call is.  What one worker says of a call that has ended counts less than
-what another says of it: a call can fall back from one worker's stream to another's recordings.
+An errand is done where its call is.  A stream is one worker's; a call of the recording flow comes
+to whichever worker its next webhook reaches, and may have been a stream of another's before.  Of
+such a call every worker knows a part, and the one that heard of it last knows how it stands.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import trio
 
 from ..call.agents import Agents
@@ -17,6 +20,7 @@ from ..call.call import Call
 from ..call.timeline import Observer
 from ..call.transfer import Transfer
 from ..settings import Settings
+from .call_report import summed
 from .ledger import Ledger
 from .live_calls import KnownCall, LiveCalls
 from .numbers import missing_for_rest
@@ -72,20 +76,22 @@ class Switchboard:
     async def ask(self, errand: Errand) -> Report:
         """Have an errand done by whoever has its call."""
         own = await self.obey(errand)
-        if own.is_found and own.status != "ended" and not isinstance(errand, ListCalls):
+        if own.is_found and own.status not in ("ended", "recording", "list"):
             return own
         reports = [own, *await self.siblings.ask(errand)]
         if isinstance(errand, ListCalls):
-            return _joined(reports)
+            return _joined_lists(reports)
         found = [report for report in reports if report.is_found]
-        best = next((report for report in found if report.status != "ended"), None)
-        return best or (found[0] if found else _joined(reports))
+        if not found:
+            return Report(silent=sum(report.silent for report in reports))
+        found.sort(key=lambda report: max(report.heard.values(), default=math.inf))
+        return _joined_details(found) if isinstance(errand, DescribeCall) else found[-1]
 
     async def obey(self, errand: Errand) -> Report:
         """Do an errand here; a report without a status is that its call is not."""
         match errand:
             case ListCalls():
-                return Report("live", lines=self.calls.lines())
+                return Report("list", lines=self.calls.lines(), heard=self.calls.heard())
             case BriefLeg(id=id_):
                 texts = self.transfers.brief(id_)
                 return Report("live" if texts else "", texts=texts)
@@ -96,17 +102,19 @@ class Switchboard:
         known = self.calls.find(errand.sid)
         if known is None:
             return Report()
-        if isinstance(errand, DescribeCall):
-            detail = self.calls.detail(known)
-            return Report(detail.state, detail=detail)
+        heard = {} if known.call is not None else {known.sid: known.heard_at}
         if isinstance(errand, GiveAway) and known.given_to == Transfer(errand.number):
-            return Report("transferring")
+            return Report("transferring", heard=heard)
         if isinstance(errand, NoteGiven):
             known.given_to = Transfer(errand.number)
-            return Report("transferring")
+        if isinstance(errand, DescribeCall):
+            status = "live" if known.call is not None else known.flow if known.is_live else "ended"
+            return Report(status, detail=self.calls.detail(known), heard=heard)
         if not known.is_live:
-            return Report("ended")
-        return Report("recording") if known.call is None else self._tell(errand, known, known.call)
+            return Report("ended", heard=heard)
+        if known.call is None:
+            return Report("recording", heard=heard)
+        return self._tell(errand, known, known.call)
 
     def _tell(self, errand: Errand, known: KnownCall, call: Call) -> Report:
         """Tell a live call what is wanted of it."""
@@ -146,12 +154,27 @@ class Switchboard:
         self.observe("", "rest failed", 0.0, {"fault": fault})
 
 
-def _joined(reports: list[Report]) -> Report:
-    """Put lists of calls together: one that is up twice is its stream."""
-    lines = {}
-    for line in (line for report in reports for line in report.lines):
-        if line.sid not in lines or line.flow == "stream":
-            lines[line.sid] = line
+def _joined_lists(reports: list[Report]) -> Report:
+    """Put lists of calls together; of a call of the recording flow the latest word counts."""
+    latest: dict[str, float] = {}
+    for report in reports:
+        for sid, at in report.heard.items():
+            latest[sid] = max(at, latest.get(sid, 0.0))
+    lines = {
+        line.sid: line
+        for report in reports
+        for line in report.lines
+        if line.flow == "stream" or report.heard.get(line.sid, 0.0) >= latest.get(line.sid, 0.0)
+    }
     in_order = sorted(lines.values(), key=lambda line: line.began)
-    silent = sum(report.silent for report in reports)
-    return Report("live" if in_order else "", lines=in_order, silent=silent)
+    return Report("list", lines=in_order, silent=sum(report.silent for report in reports))
+
+
+def _joined_details(found: list[Report]) -> Report:
+    """Put together what several workers know of a call; the last one knows how it stands."""
+    details = [report.detail for report in found if report.detail is not None]
+    latest = details[-1]
+    turns = sorted((turn for each in details for turn in each.turns), key=lambda turn: turn.at)
+    numbers = summed([each.numbers for each in details])
+    whole = msgspec.structs.replace(latest, turns=turns, numbers=numbers)
+    return Report(found[-1].status, detail=whole)

@@ -13,6 +13,9 @@ from .urls import public_base
 FORM = "application/x-www-form-urlencoded"
 XML = "text/xml; charset=utf-8"
 
+OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
+"""Of a call, what its `CallStatus` is when nobody listens any more."""
+
 
 def signed_form(admission: Admission, request: Request, body: bytes) -> Form | Response:
     """Return a webhook's form, or the refusal of one that is none, or is not the carrier's."""
