@@ -118,6 +118,8 @@ async def transfer(house: House, request: Request, body: bytes, sid: str) -> Ans
         if given.status == 200:
             await board.ask(NoteGiven(sid, number))
         return given
+    if report.status == "cannot meet":
+        return json_error(409, "a call of this carrier can only be transferred cold")
     if report.status in ("transferring", "connecting"):
         log.info("transfer by an operator", extra={"call": sid, "fields": {"to": number}})
         return json_response(202 if warm else 200, {"status": report.status})

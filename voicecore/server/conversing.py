@@ -11,7 +11,7 @@ from ..call.timeline import Observer
 from ..contracts import Line
 from ..records.call_record import CallRecord
 from ..records.records import Records
-from ..wire.dialects import Dialect
+from ..wire.dialects import TWILIO, Dialect
 from ..wire.events import Started
 from .admission import Admit
 from .call_state import CallStates, StreamKeeper, ended_by
@@ -50,7 +50,8 @@ def converse_with(
             opened = open_call(line, watch.admit, keeper.observe, dialect)
             async with opened as call, keeper.keeping(call):
                 call.tap = watch.record
-                async with nullcontext() if calls is None else calls.hosting(call):
+                can_meet = dialect is TWILIO
+                async with nullcontext() if calls is None else calls.hosting(call, can_meet):
                     await handler(call)
                 # A handler that returns has nothing more to say: the agent ended the call.
                 call.hang_up("agent")

@@ -92,6 +92,8 @@ class KnownCall:
         """From and To."""
         self.call: Call | None = None
         self.given_to: Transfer | None = None
+        self.can_meet = True
+        """Whether somebody else can meet the caller in a conference."""
         self.transfer = ""
         self.statistics = CallStatistics()
         self.heard_at = began
@@ -183,13 +185,17 @@ class LiveCalls:
             self._end(known)
 
     @asynccontextmanager
-    async def hosting(self, call: Call) -> AsyncIterator[None]:
-        """Know a stream's call for as long as the context is open."""
+    async def hosting(self, call: Call, can_meet: bool = True) -> AsyncIterator[None]:
+        """Know a stream's call for as long as the context is open.
+
+        `can_meet`: its carrier is the one whose conferences our REST API can make.
+        """
         known = self._calls.get(call.sid) or KnownCall(call.sid, "stream", self.clock())
         known.call, known.flow = call, "stream"
         known.parties = (call.parameters.get("From", ""), call.parameters.get("To", ""))
         self._calls[call.sid] = known
-        call.operator = self._operator
+        known.can_meet = can_meet
+        call.operator = self._operator if can_meet else None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(known.take_leave, call, name="take leave")
             nursery.start_soon(self._ask_verdict, known, call, name="verdict")

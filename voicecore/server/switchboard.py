@@ -127,6 +127,8 @@ class Switchboard:
             case Leave(text=text):
                 known.leave(text)
                 return Report("accepted")
+            case GiveAway(warm=True) if not known.can_meet:
+                return Report("cannot meet")
             case GiveAway(number=number, warm=True, briefing=briefing):
                 pending = self.transfers.start(known, number, briefing, aloud=True)
                 return Report("connecting" if pending is not None else "busy")
