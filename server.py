@@ -41,6 +41,7 @@ from voicecore.records.records import check_directory
 from voicecore.server.conversing import Handler
 from voicecore.server.lifecycle import run_until_signalled
 from voicecore.server.log import configure
+from voicecore.server.numbers import described
 from voicecore.server.serve import Server, serve
 from voicecore.server.workers import WorkerSeat, supervise
 from voicecore.settings import Settings, load, masked, variable_name
@@ -189,6 +190,8 @@ def show(settings: Settings) -> int:
         else:
             shown = "(none)" if value is None else masked(repr(value))
         _say(f"{variable_name(name)} = {shown}")
+    for line in described(settings):
+        _say(line)
     from voicecore.providers.table import describe
 
     check_directory(settings)

@@ -8,6 +8,7 @@
     ├── CannotListen              the operator's too: the port is taken, or the host is not ours
     ├── LineClosed                the WebSocket is gone, or so stuck that we gave it up
     ├── CallRefused               a stream that may not become a call (bad token, wrong format)
+    ├── RestError                 the carrier's REST API refused, or did not answer
     └── ProviderError             STT, LLM or TTS failed; the turn goes on without it
 
 The peer's mistakes are weather: they end at most that peer's call.  Ours are bugs and end loudly.
@@ -64,6 +65,30 @@ class CallRefused(VoicecoreError):
     def __init__(self, reason: str, close_code: int = 1008) -> None:
         super().__init__(reason)
         self.close_code = close_code
+
+
+class RestError(VoicecoreError):
+    """The carrier's REST API refused a request, or gave no answer.
+
+    `status` is HTTP's (0: no answer), `code` the carrier's own (0: none), `message` its words: one
+    line, without secrets, but maybe with a phone number.
+    """
+
+    def __init__(
+        self, fault: ProviderFault, message: str, *, status: int = 0, code: int = 0
+    ) -> None:
+        super().__init__(f"{fault}: {message}")
+        self.fault: ProviderFault = fault
+        self.message = message
+        self.status = status
+        self.code = code
+        self.retry_after_s: float | None = None
+        """How long the carrier asks us to wait, if it does."""
+
+    @property
+    def was_ignored(self) -> bool:
+        """Whether the request certainly had no effect, and may be made again."""
+        return self.fault in ("connect", "busy")
 
 
 class ProviderError(VoicecoreError):

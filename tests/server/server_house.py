@@ -13,6 +13,7 @@ import trio.testing
 from voicecore.contracts import Line
 from voicecore.errors import LineClosed
 from voicecore.server.admission import Admission, Admit
+from voicecore.server.call_state import CallStates
 from voicecore.server.ledger import Ledger
 from voicecore.server.media import Converse, Ending, MediaStreams
 from voicecore.server.routes import House
@@ -68,7 +69,8 @@ class MemoryServer:
         self.admission = Admission(self.settings, self.ledger, trio.current_time)
         self.streams = MediaStreams(converse, self.admission, self.ledger)
         self.store = MemoryStore(trio.current_time)
-        house = House(self.settings, self.admission, self.ledger, self.store)
+        states = CallStates(self.store, trio.current_time, self.settings.max_call_s)
+        house = House(self.settings, self.admission, self.ledger, self.store, states=states)
         self.server = Server(house, self.streams, [("127.0.0.1", 0)])
         self._dial, calls = trio.open_memory_channel[trio.StapledStream](100)
         self.listener = MemoryListener(calls)

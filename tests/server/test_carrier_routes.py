@@ -160,7 +160,7 @@ async def test_what_is_no_webhook_is_told_so(name: str) -> None:
         ]:
             answer = await ask(house.connect(), request)
             assert answer.status == status, request[:200]
-    assert answer.headers["allow"] == "GET, HEAD"
+    assert answer.headers["allow"] == "GET, HEAD, POST"
 
 
 @each_carrier

@@ -102,6 +102,8 @@ def test_all_is_well(owned: dict[str, Any], capsys: pytest.CaptureFixture[str]) 
         [stage, OWN[stage], "yes", "yes"] for stage in ("stt", "llm", "tts")
     ]
     assert all(row[4].endswith(" ms") and row[5] == "an answer" for row in table)
+    assert "outbound calls: off, for want of VOICECORE_OUTBOUND_FROM, " in shown.out
+    assert "control of calls: this machine only (no VOICECORE_ADMIN_TOKEN)" in shown.out
     assert "stt: own_vendor:stt (a provider of your own), default model, needs no key" in shown.out
     for fake in owned.values():
         assert len(fake.requests) == 1

@@ -102,6 +102,17 @@ async def test_what_comes_before_the_meters_have_loaded_is_counted_later() -> No
     assert found["voicecore_failed_turns_total{kind=busy,provider=openai}"] == WAITING - 1
 
 
+async def test_calls_that_are_placed_and_rest_that_fails_are_counted() -> None:
+    metrics = Metrics()
+    metrics.observe("CA1", "call placed", 0.0, {"outcome": "placed"})
+    metrics.observe("", "call placed", 0.0, {"outcome": "busy"})
+    metrics.observe("", "rest failed", 0.0, {"fault": "busy"})
+    found = samples(await metrics.text())
+    assert found["voicecore_calls_placed_total{outcome=placed}"] == 1
+    assert found["voicecore_calls_placed_total{outcome=busy}"] == 1
+    assert found["voicecore_rest_errors_total{kind=busy}"] == 1
+
+
 async def test_a_stalled_event_loop_is_noticed(autojump_clock: MockClock) -> None:
     metrics = Metrics()
     await metrics.text()  # loads the meters, in a thread that virtual time does not wait for

@@ -157,12 +157,10 @@ class Call:
     def begin_log(self, observe: Observer | None, carrier: str) -> None:
         """The call is admitted: from now on its milestones are its own."""
         self.log = self.inbound.log = CallLog(self.sid, observe)
-        self.log.milestone(
-            "stream started",
-            stream=self.started.stream_sid,
-            carrier=carrier,
-            barge_in=self._abilities.barge_in,
-        )
+        told = {"stream": self.started.stream_sid, "carrier": carrier}
+        if limits := self._abilities.barge_in:
+            told["barge_in"] = limits
+        self.log.milestone("stream started", **told)
 
     async def wait_ended(self) -> None:
         """Wait until somebody has ended the call."""

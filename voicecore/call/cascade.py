@@ -57,7 +57,7 @@ class CascadeTurn(Turn):
             if not self.words:
                 return
             stt = self.timeline.breakdown().get("stt")
-            self.timeline.milestone("user said", text=self.words, stt=stt)
+            self.timeline.milestone("user said", turn=self.name, text=self.words, stt=stt)
             if is_taken_over:
                 await self.reply.produce()
             elif not guess.words:

@@ -76,7 +76,7 @@ class SpokenTurn(Turn):
         self.words = words
         if words:
             stt = self.timeline.breakdown().get("stt")
-            self.timeline.milestone("user said", text=words, stt=stt)
+            self.timeline.milestone("user said", turn=self.name, text=words, stt=stt)
         elif not self.is_committed or self.interrupted is not None or not self.reply.speech.end:
             self._drop_reply()
         if not self.is_committed:

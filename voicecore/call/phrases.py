@@ -125,7 +125,7 @@ class Phrases:
         if text and text not in self._audio:
             try:
                 with trio.fail_after(RENDER_S):
-                    self._audio[text] = await _render(tts, text, voice, language)
+                    self._audio[text] = await render(tts, text, voice, language)
             except* (ProviderError, trio.TooSlowError):
                 _logger.warning("a phrase could not be rendered in time")
         return self._audio.get(text)
@@ -135,14 +135,19 @@ class Phrases:
         for text in filter(None, texts):
             try:
                 with trio.fail_after(PREPARE_S):
-                    self._audio[text] = await _render(tts, text, voice, language)
+                    self._audio[text] = await render(tts, text, voice, language)
             except* ProviderError as group:
                 _logger.warning("a phrase could not be prepared: %s", group.exceptions[0])
             except* trio.TooSlowError:
                 _logger.warning("a phrase could not be prepared within %.0f s", PREPARE_S)
 
 
-async def _render(tts: TTS, text: str, voice: str, language: str) -> bytes:
+async def render(tts: TTS, text: str, voice: str, language: str) -> bytes:
+    """Return `text` as mu-law.
+
+    Raises:
+        ProviderError: TTS failed, said nothing, or more than a minute; maybe in a group.
+    """
     audio = bytearray()
     async with tts.speak(text, voice, language) as pieces:
         async for piece in pieces:

@@ -60,6 +60,8 @@ class AnswerDocument:
     stream: Callable[[StreamOrder], bytes]
     hang_up: Callable[[str], bytes]
     """End the call, after saying the words if there are any."""
+    dial: Callable[[str], bytes]
+    """Let the call go on with a number (E.164); when that is over, so is the call."""
     content_type: str = XML
 
 
@@ -158,17 +160,36 @@ def ncco_hang_up(words: str) -> bytes:
     return _encode([{"action": "talk", "text": _json_text(words)}] if words else [])
 
 
+def xml_dial(number: str) -> bytes:
+    """TeXML, cXML and Plivo XML: `<Dial>`, then `<Hangup>`."""
+    response = Element("Response")
+    SubElement(SubElement(response, "Dial"), "Number").text = _xml_text(number)
+    SubElement(response, "Hangup")
+    return _document(response)
+
+
+def ncco_dial(number: str) -> bytes:
+    """NCCO: numbers are written without their plus (Vonage's NCCO reference, `connect`)."""
+    endpoint = {"type": "phone", "number": number.lstrip("+")}
+    return _encode([{"action": "connect", "endpoint": [endpoint]}])
+
+
+def exotel_dial(number: str) -> bytes:
+    """Exotel: the flow decides who is next, by the applet behind ours."""
+    return _encode({})
+
+
 def exotel_hang_up(words: str) -> bytes:
     """Exotel: no URL.  The applet fails, and its flow says and does what it was told for that."""
     return _encode({})
 
 
 ANSWERS: Mapping[str, AnswerDocument] = {
-    "texml": AnswerDocument(texml_stream, xml_hang_up),
-    "plivo-xml": AnswerDocument(plivo_stream, plivo_hang_up),
-    "cxml": AnswerDocument(cxml_stream, xml_hang_up),
-    "ncco": AnswerDocument(ncco_stream, ncco_hang_up, JSON),
-    "exotel-json": AnswerDocument(exotel_stream, exotel_hang_up, JSON),
+    "texml": AnswerDocument(texml_stream, xml_hang_up, xml_dial),
+    "plivo-xml": AnswerDocument(plivo_stream, plivo_hang_up, xml_dial),
+    "cxml": AnswerDocument(cxml_stream, xml_hang_up, xml_dial),
+    "ncco": AnswerDocument(ncco_stream, ncco_hang_up, ncco_dial, JSON),
+    "exotel-json": AnswerDocument(exotel_stream, exotel_hang_up, exotel_dial, JSON),
 }
 """`AnswerKind` -> document.  Twilio's own, ``twiml``, is `twilio.twiml`."""
 

@@ -94,7 +94,12 @@ async def stream_ended(carrier: Carrier, house: House, request: Request, body: b
     fields = given_fields(request, body)
     if not carrier.fields.tells_the_end(fields):
         return Response(204)
-    ended_by = house.ledger.ending(proven or carrier.fields.call_of(fields))
+    call_sid = proven or carrier.fields.call_of(fields)
+    ended_by = house.ledger.ending(call_sid)
+    if ended_by == "transfer" and house.states is not None:
+        state = await house.states.load(call_sid)
+        if state is not None and state.transfer is not None:
+            return carrier.answer(carrier.document.dial(state.transfer.number))
     # Some of them close the socket when the caller hangs up, and say no more.
     wanted = ended_by in ENDED_WELL or ended_by == LOST
     return carrier.answer(carrier.document.hang_up("" if wanted else BROKEN))

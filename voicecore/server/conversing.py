@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from ..call.agents import Agents
 from ..call.call import Call, open_call
@@ -11,10 +11,11 @@ from ..call.timeline import Observer
 from ..contracts import Line
 from ..records.call_record import CallRecord
 from ..records.records import Records
-from ..wire.dialects import Dialect
+from ..wire.dialects import TWILIO, Dialect
 from ..wire.events import Started
 from .admission import Admit
 from .call_state import CallStates, StreamKeeper, ended_by
+from .live_calls import LiveCalls
 from .media import Converse, Ending
 
 Handler = Callable[[Call], Awaitable[None]]
@@ -35,10 +36,12 @@ def converse_with(
     observe: Observer | None = None,
     records: Records | None = None,
     states: CallStates | None = None,
+    calls: LiveCalls | None = None,
 ) -> Converse:
     """Return what `serve_lines` takes: open a call on each line, and let `handler` talk.
 
     What is said is kept in `states` as it is said: the call may have to go on without its stream.
+    `calls` is where others find it meanwhile.
     """
 
     async def converse(line: Line, admit: Admit, dialect: Dialect) -> Ending:
@@ -47,7 +50,9 @@ def converse_with(
             opened = open_call(line, watch.admit, keeper.observe, dialect)
             async with opened as call, keeper.keeping(call):
                 call.tap = watch.record
-                await handler(call)
+                can_meet = dialect is TWILIO
+                async with nullcontext() if calls is None else calls.hosting(call, can_meet):
+                    await handler(call)
                 # A handler that returns has nothing more to say: the agent ended the call.
                 call.hang_up("agent")
         return Ending(call.sid, ended_by(call) or "agent", call.close_code)

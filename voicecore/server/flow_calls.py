@@ -71,7 +71,10 @@ class FlowCalls:
         if is_new:
             known = len(state.messages)
             log = self.log(visit.call_sid, state)
-            log.milestone("recording flow started", flow="recording", known_messages=known)
+            parties = {name.lower(): state.parameters.get(name, "") for name in ("From", "To")}
+            log.milestone(
+                "recording flow started", flow="recording", known_messages=known, **parties
+            )
         return state
 
     async def save(self, call_sid: str, state: CallState, seconds: float) -> None:

@@ -42,6 +42,8 @@ class Request:
     target: str
     version: str
     headers: tuple[tuple[bytes, bytes], ...]
+    peer: str = ""
+    """The address at the other end of the connection: a proxy's, if there is one."""
 
     @property
     def path(self) -> str:
@@ -93,6 +95,7 @@ class HttpConnection:
 
     def __init__(self, transport: trio.abc.Stream) -> None:
         self._transport = transport
+        self._peer = _address(transport)
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self._fed = 0
         self._blank = 0
@@ -194,7 +197,8 @@ class HttpConnection:
         if version not in ("1.0", "1.1"):
             raise BadRequest(505, "HTTP/1.1 is spoken here")
         headers = tuple(event.headers)
-        request = Request(event.method.decode(), _origin_form(event), version, headers)
+        target = _origin_form(event)
+        request = Request(event.method.decode(), target, version, headers, self._peer)
         if not all(value.isascii() for value in request.values("connection")):
             raise BadRequest(400, "connection is not ASCII")
         if version == "1.1" and request.header("expect").lower() not in ("", "100-continue"):
@@ -250,6 +254,15 @@ class HttpConnection:
             await self._transport.send_all(data or b"")
         if patience.cancelled_caught:
             raise trio.BrokenResourceError(f"response not taken in {RESPONSE_S:.0f} s")
+
+
+def _address(transport: trio.abc.Stream) -> str:
+    if isinstance(transport, trio.SocketStream):
+        try:
+            return str(transport.socket.getpeername()[0])
+        except OSError:
+            pass  # it has gone; reading says so
+    return ""
 
 
 def _blame(error: h11.RemoteProtocolError) -> str:

@@ -1,14 +1,16 @@
-"""What the workers of one port know together: calls up, how calls ended, tokens used.
+"""What the workers of one port know together: calls up, how calls ended, tokens used, calls placed.
 
 Twilio's next request about a call may reach any worker.  The ledger is a piece of shared memory
 with one section for each worker, which alone writes it; all read all.  A section is a ring: the
-oldest records are forgotten first, so it never grows.
+oldest records are forgotten first, so it never grows.  Behind the sections lies when calls were
+placed, another ring, which all write, one at a time.
 """
 
 from __future__ import annotations
 
 import fcntl
 import mmap
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -20,10 +22,18 @@ _VALUE_BYTES = 16
 _RECORD_BYTES = _KEY_BYTES + _VALUE_BYTES
 _SECTION_BYTES = _RECORD_BYTES * (1 + LEDGER_RECORDS)
 
+HOUR_S = 3600.0
+MOST_PER_HOUR = 10_000
+"""As many as VOICECORE_OUTBOUND_PER_HOUR can allow."""
+
+_STAMP = struct.Struct("<d")
+_NEXT = struct.Struct("<Q")
+_HOUR_BYTES = _NEXT.size + _STAMP.size * MOST_PER_HOUR
+
 
 def ledger_bytes(workers: int) -> int:
     """Return how large the shared memory for so many workers is."""
-    return _SECTION_BYTES * workers
+    return _SECTION_BYTES * workers + _HOUR_BYTES
 
 
 class Ledger:
@@ -33,7 +43,7 @@ class Ledger:
         self._memory = mmap.mmap(fd, ledger_bytes(workers))
         self._fd = fd
         self._start = worker * _SECTION_BYTES
-        self._workers = workers
+        self._sections = workers * _SECTION_BYTES
         self._next = 0
         self._calls = 0
         self._write_calls()
@@ -41,7 +51,7 @@ class Ledger:
     @property
     def calls(self) -> int:
         """Calls that are up, in all workers."""
-        heads = range(0, len(self._memory), _SECTION_BYTES)
+        heads = range(0, self._sections, _SECTION_BYTES)
         return sum(int.from_bytes(self._memory[at : at + 4]) for at in heads)
 
     def call_began(self) -> None:
@@ -62,6 +72,39 @@ class Ledger:
                 return False
             self._write(key, b"")
         return True
+
+    def place_call(self, key: str, now: float, most: int) -> float | None:
+        """Reserve one of the `most` calls that may be placed in an hour.
+
+        Returns 0, or for how many seconds there is none; None if a call was placed under `key`
+        before.  An empty key is nobody's.
+        """
+        record = _digest(f"placed {key}")
+        with self._alone():
+            if key and self._find(record) >= 0:
+                return None
+            (placed,) = _NEXT.unpack_from(self._memory, self._sections)
+            if placed >= most:
+                # So many calls ago: if that is within the hour, so are all that came after.
+                free_at = self._placed_at(placed - most) + HOUR_S
+                if free_at > now:
+                    return free_at - now
+            at = self._sections + _NEXT.size + _STAMP.size * (placed % MOST_PER_HOUR)
+            _STAMP.pack_into(self._memory, at, now)
+            _NEXT.pack_into(self._memory, self._sections, placed + 1)
+            if key:
+                self._write(record, b"")
+        return 0.0
+
+    def was_placed(self, key: str) -> bool:
+        """Return whether a call was placed under `key`, or is being."""
+        return self._find(_digest(f"placed {key}")) >= 0
+
+    def forget_placed(self, key: str) -> None:
+        """Let `key` be used again: this worker's call under it was not placed after all."""
+        at = self._find(_digest(f"placed {key}"))
+        if self._start <= at < self._start + _SECTION_BYTES:
+            self._memory[at : at + _RECORD_BYTES] = bytes(_RECORD_BYTES)
 
     def note_ending(self, call_sid: str, ended_by: str) -> None:
         """Remember who ended a call; the latest counts."""
@@ -110,7 +153,12 @@ class Ledger:
 
     def _find(self, key: bytes) -> int:
         # Backwards: what is asked for is mostly recent.  A few microseconds a call.
-        return self._memory.rfind(key)
+        return self._memory.rfind(key, 0, self._sections)
+
+    def _placed_at(self, number: int) -> float:
+        at = self._sections + _NEXT.size + _STAMP.size * (number % MOST_PER_HOUR)
+        stamp: float = _STAMP.unpack_from(self._memory, at)[0]
+        return stamp
 
 
 def _digest(text: str) -> bytes:

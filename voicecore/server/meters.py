@@ -127,6 +127,12 @@ class Meters:
             ["provider", "kind"],
             **given,
         )
+        self.placed = Counter(
+            "voicecore_calls_placed", "Outbound calls asked for, by outcome", ["outcome"], **given
+        )
+        self.rest_errors = Counter(
+            "voicecore_rest_errors", "Of the carrier's REST API, by kind", ["kind"], **given
+        )
         self.cache_bytes = Gauge(
             "voicecore_tts_cache_bytes",
             "Speech kept in memory",
@@ -182,6 +188,12 @@ class Meters:
 
     def _take_provider_failed(self, fields: Mapping[str, Any]) -> None:
         self.failures.labels(fields["provider"], fields["fault"]).inc()
+
+    def _take_call_placed(self, fields: Mapping[str, Any]) -> None:
+        self.placed.labels(fields["outcome"]).inc()
+
+    def _take_rest_failed(self, fields: Mapping[str, Any]) -> None:
+        self.rest_errors.labels(fields["fault"]).inc()
 
     def follow(self, totals: Mapping[tuple[str, ...], float]) -> None:
         """Bring the counters of `TOTALS` up to what somebody else has counted."""

@@ -8,7 +8,6 @@ for the carrier's own voice.
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 
 import trio
@@ -31,7 +30,6 @@ MOST_BYTES = VALUE_BYTES // 2 - 1024
 """Of mu-law: its WAV file has 16 bits a sample, and a head.  Nearly nine minutes."""
 
 _KIND = "audio"
-_NAME = re.compile(r"([A-Za-z0-9_-]{22})\.wav")
 
 
 class Prompts:
@@ -83,7 +81,6 @@ class Prompts:
         return audio
 
 
-async def published(store: Store, path: str) -> bytes | None:
-    """Return the WAV file of a request's path; None: there is none, or no longer."""
-    match = _NAME.fullmatch(path.removeprefix(AUDIO_PATH))
-    return None if match is None else await store.get(_KIND, match.group(1))
+async def published(store: Store, name: str) -> bytes | None:
+    """Return the WAV file of a name; None: there is none, or no longer."""
+    return await store.get(_KIND, name)

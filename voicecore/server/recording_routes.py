@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
@@ -69,9 +69,9 @@ async def voice_wait(house: House, request: Request, body: bytes) -> Response:
     return await _documented(house, request, body, lambda flow, visit: flow.wait(visit, key, count))
 
 
-async def voice_audio(house: House, request: Request, body: bytes) -> Response:
+async def voice_audio(house: House, request: Request, body: bytes, name: str) -> Response:
     """What the caller is to hear.  Unsigned: to know the name is enough."""
-    audio = await published(house.store, request.path)
+    audio = await published(house.store, name)
     if audio is None:
         return Response(404, b"not found\n")
     return Response(200, audio, AUDIO_TYPE, {"Cache-Control": "private, no-store"})
@@ -104,12 +104,22 @@ async def stream_dialled(house: House, request: Request, body: bytes) -> Respons
     return await _answered(house, request, form, RecordingFlow.go_on_unanswered)
 
 
-async def instead_of_stream(house: House, request: Request, form: Form) -> Response:
-    """There is no place for a stream: the call is answered at once all the same."""
+async def instead_of_stream(
+    house: House, request: Request, form: Form, ordered: Mapping[str, str]
+) -> Response:
+    """There is no place for a stream: the call is answered at once all the same.
+
+    `ordered` are the parameters of a call that we have placed ourselves.
+    """
     log.info("no place for a stream", extra={"call": form.first("CallSid")})
     if house.flow is None:
         return Response(200, twiml.hang_up(BUSY), XML)
-    return await _answered(house, request, form, RecordingFlow.begin)
+
+    async def begin(flow: RecordingFlow, visit: Visit) -> bytes:
+        given = {**ordered, **visit.parameters}
+        return await flow.begin(replace(visit, parameters=given))
+
+    return await _answered(house, request, form, begin)
 
 
 async def _documented(house: House, request: Request, body: bytes, document: Document) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..call.agents import Agents
 from ..records.database import Status
@@ -15,16 +16,18 @@ from ..records.records import Records
 from ..settings import Settings
 from ..twilio import twiml
 from ..twilio.signature import Form
-from . import recording_routes
+from . import control, leg_routes, outbound, recording_routes
 from .admission import Admission
 from .call_state import CallStates
 from .carrier_routes import CARRIER_ROUTES
 from .http import BadRequest, Request, Response
 from .ledger import Ledger
 from .metrics import CONTENT_TYPE, Metrics
+from .paths import find_path
 from .recording_flow import RecordingFlow
 from .status import call_status, log_fields, stream_status
 from .store import Store
+from .switchboard import Switchboard
 from .upgrade import Upgrade, websocket_key
 from .urls import websocket_url
 from .webhooks import OVER, XML, our_origin, signed_form
@@ -51,6 +54,8 @@ class House:
     """Where calls go on without a stream, if there are agents."""
     records: Records | None = None
     """None: calls are not recorded."""
+    switchboard: Switchboard | None = None
+    """What the control routes work with."""
 
     def stream_parameters(self, call_sid: str, caller: str, called: str) -> dict[str, str]:
         """Return what a stream is given on its way, and brings back in its `start`."""
@@ -64,6 +69,8 @@ class House:
 
 Answer = Response | Upgrade
 Route = Callable[[House, Request, bytes], Awaitable[Answer]]
+NamedRoute = Callable[[House, Request, bytes, str], Awaitable[Answer]]
+"""The route of a path with a name in it."""
 
 
 async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
@@ -75,11 +82,17 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
     if not call_sid:
         return Response(400, b"no CallSid\n")
     if house.admission.draining or house.admission.full:
-        return await recording_routes.instead_of_stream(house, request, form)
+        ordered = await outbound.ordered_parameters(house, request, form)
+        return await recording_routes.instead_of_stream(house, request, form, ordered or {})
+    ordered = await outbound.ordered_parameters(house, request, form)
+    if ordered is None:
+        return Response(200, twiml.hang_up(), XML)
     base = our_origin(request, house.settings)
     parameters = house.stream_parameters(call_sid, form.first("From"), form.first("To"))
     if (direction := form.first("Direction")).startswith("outbound"):
         parameters["Direction"] = direction
+    # The token stays first, and what is ours stays ours.
+    parameters = {**parameters, **ordered, **parameters}
     house.warm_up()
     media, ended = websocket_url(base, "/media-stream"), f"{base}/voice-stream/ended"
     document = twiml.stream(media, ended, parameters, status_url=f"{base}/status/stream")
@@ -148,7 +161,6 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/voice/recording": {"POST": recording_routes.voice_recording},
     "/voice/digits": {"POST": recording_routes.voice_digits},
     "/voice/recording/wait": {"POST": recording_routes.voice_wait},
-    "/voice/audio/": {"GET": recording_routes.voice_audio},
     "/status/call": {"POST": status_call},
     "/status/stream": {"POST": status_stream},
     "/media-stream": {"GET": media_stream},
@@ -156,11 +168,25 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/voice-stream/twilio/ended": {"POST": recording_routes.stream_ended},
     "/media-stream/twilio": {"GET": media_stream},
     **CARRIER_ROUTES,
+    "/calls": {"GET": control.list_calls, "POST": outbound.place_call},
+    "/status/amd": {"POST": outbound.amd_status},
     "/healthz": {"GET": healthz},
     "/readyz": {"GET": readyz},
     "/metrics": {"GET": metrics},
 }
-"""By path; one that ends in a slash takes one more segment."""
+"""By path."""
+
+NAMED_ROUTES: dict[str, dict[str, NamedRoute]] = {
+    "/voice/audio/{}.wav": {"GET": recording_routes.voice_audio},
+    "/calls/{}": {"GET": control.describe_call},
+    "/calls/{}/hangup": {"POST": control.hang_up},
+    "/calls/{}/transfer": {"POST": control.transfer},
+    "/calls/{}/say": {"POST": control.say},
+    "/transfer/{}": {"POST": leg_routes.brief_leg},
+    "/transfer/{}/answer": {"POST": leg_routes.leg_answer},
+    "/transfer/{}/status": {"POST": leg_routes.leg_status},
+    "/transfer/{}/briefing.wav": {"GET": leg_routes.leg_audio},
+}
 
 
 def find_route(request: Request) -> Route:
@@ -169,12 +195,27 @@ def find_route(request: Request) -> Route:
     Raises:
         BadRequest: 404, or 405 with the methods that are allowed.
     """
-    folder = request.path.rpartition("/")[0]
-    methods = ROUTES.get(request.path) or (ROUTES.get(f"{folder}/") if folder else None)
+    methods = ROUTES.get(request.path) or _named_routes(request.path)
     if methods is None:
         raise BadRequest(404, "not found")
     route = methods.get("GET" if request.method == "HEAD" else request.method)
     if route is None:
-        allowed = ", ".join(["GET", "HEAD"] if "GET" in methods else list(methods))
-        raise BadRequest(405, "method not allowed", {"Allow": allowed})
+        allowed = [way for way in methods for way in ((way, "HEAD") if way == "GET" else (way,))]
+        raise BadRequest(405, "method not allowed", {"Allow": ", ".join(allowed)})
     return route
+
+
+def _named_routes(path: str) -> dict[str, Route] | None:
+    found = find_path(path, NAMED_ROUTES)
+    if found is None:
+        return None
+    pattern, name = found
+    return {
+        method: partial(_with_name, route, name) for method, route in NAMED_ROUTES[pattern].items()
+    }
+
+
+async def _with_name(
+    route: NamedRoute, name: str, house: House, request: Request, body: bytes
+) -> Answer:
+    return await route(house, request, body, name)

@@ -13,7 +13,7 @@ Rules that hold here:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from .http import BadRequest, HttpConnection
 from .ledger import Ledger
 from .limits import RECORDED_CALLS, RECORDED_CALLS_A_PLACE, RESERVED_FILES
 from .listening import file_limit, listen
+from .live_calls import LiveCalls
 from .media import Converse, MediaStreams
 from .metrics import Metrics, Totals
 from .peer import linger
@@ -43,7 +44,9 @@ from .recorded_turns import RecordedTurns
 from .recording_flow import RecordingFlow
 from .recording_source import RecordingSource
 from .routes import House, find_route
-from .store import store_for
+from .siblings import Siblings
+from .store import Clock, store_for
+from .switchboard import Switchboard
 from .upgrade import Upgrade
 from .workers import WorkerSeat
 
@@ -206,9 +209,11 @@ async def serve(
 
             agents = await stack.enter_async_context(open_agents(pick, settings))
             handler, warm_up, totals = conversing(agents), agents.warm_up, agents.totals
-        states = call_states(settings, seat)
-        outfit = Outfit(warm_up, Metrics(totals), agents, records, states)
-        converse = converse_with(handler, outfit.metrics.observe, records, states)
+        clock, directory = common_clock(), "" if seat is None else seat.directory
+        calls = LiveCalls(clock, 0 if seat is None else seat.number)
+        states = CallStates(store_for(directory, clock), clock, settings.max_call_s)
+        outfit = Outfit(warm_up, Metrics(totals), agents, records, calls, states)
+        converse = converse_with(handler, outfit.observe, records, states, calls)
         await serve_lines(converse, settings, seat=seat, outfit=outfit, task_status=task_status)
 
 
@@ -221,8 +226,23 @@ class Outfit:
     agents: Agents | None = None
     records: Records | None = None
     """None: calls are not recorded."""
+    calls: LiveCalls = field(default_factory=lambda: LiveCalls(common_clock()))
     states: CallStates | None = None
     """What is known of calls; they are a store's, so that is everybody's."""
+
+    def observe(self, call_sid: str, event: str, at: float, fields: Mapping[str, object]) -> None:
+        """Tell all who want to know a call's milestones (see `call.timeline.Observer`)."""
+        self.metrics.observe(call_sid, event, at, fields)
+        self.calls.observe(call_sid, event, at, fields)
+
+
+def common_clock() -> Clock:
+    """Return trio's clock moved to the time of day.
+
+    trio's own starts anywhere; tokens and stored values must mean the same to all workers.
+    """
+    since_epoch = datetime.now(tz=UTC).timestamp() - trio.current_time()
+    return lambda: trio.current_time() + since_epoch
 
 
 async def serve_lines(
@@ -237,12 +257,24 @@ async def serve_lines(
     listeners = await listen(settings.host, settings.port, share=seat is not None)
     ledger = Ledger() if seat is None else seat.ledger()
     outfit = outfit or Outfit()
-    states = outfit.states or call_states(settings, seat)
-    admission = Admission(settings, ledger, states.clock)
+    clock, directory = outfit.calls.clock, "" if seat is None else seat.directory
+    states = outfit.states or CallStates(store_for(directory, clock), clock, settings.max_call_s)
+    admission = Admission(settings, ledger, clock)
     streams = MediaStreams(converse, admission, ledger)
     addresses = [listener.socket.getsockname()[:2] for listener in listeners]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outfit.metrics.run, name="metrics")
+        siblings = Siblings() if seat is None else Siblings(directory, seat.number, seat.workers)
+        board = Switchboard(
+            settings,
+            ledger,
+            states.store,
+            outfit.calls,
+            siblings,
+            outfit.agents,
+            outfit.metrics.observe,
+        )
+        nursery.start_soon(board.run, name="switchboard")
         house = House(
             settings,
             admission,
@@ -254,23 +286,12 @@ async def serve_lines(
             records=outfit.records,
             states=states,
             flow=await _started_flow(nursery, settings, ledger, outfit, states),
+            switchboard=board,
         )
         server = Server(house, streams, addresses)
         task_status.started(server)
         await server.run(listeners)
         nursery.cancel_scope.cancel()
-
-
-def call_states(settings: Settings, seat: WorkerSeat | None = None) -> CallStates:
-    """Return what is known of the calls of a server, or of all workers of one."""
-    # trio's clock starts anywhere; tokens and lifetimes must mean the same to all workers.
-    since_epoch = datetime.now(tz=UTC).timestamp() - trio.current_time()
-
-    def clock() -> float:
-        return trio.current_time() + since_epoch
-
-    store = store_for("" if seat is None else seat.directory, clock)
-    return CallStates(store, clock, settings.max_call_s)
 
 
 async def _started_flow(
@@ -282,7 +303,7 @@ async def _started_flow(
     source = RecordingSource(settings)
     nursery.start_soon(source.run, name="recordings")
     most = RECORDED_CALLS_A_PLACE * settings.max_calls or RECORDED_CALLS
-    calls = FlowCalls(states, most, FlowRecords(outfit.records, outfit.metrics.observe))
+    calls = FlowCalls(states, most, FlowRecords(outfit.records, outfit.observe))
     flow = RecordingFlow(outfit.agents, calls, RecordedTurns(states.store, ledger), source.fetch)
     await nursery.start(flow.run)
     return flow

@@ -109,9 +109,14 @@ class ScriptedCaller:
             transcript.ended_by = answered.call.ended_by
         return transcript
 
-    async def talk(self, websocket: WebSocketConnection) -> Transcript:
-        """Follow the script on an open WebSocket; return when it, or the call, has ended."""
-        ear = _Ear(websocket)
+    async def talk(
+        self, websocket: WebSocketConnection, identity: CallIdentity | None = None
+    ) -> Transcript:
+        """Follow the script on an open WebSocket; return when it, or the call, has ended.
+
+        `identity` is whose call it is, and with which parameters.
+        """
+        ear = _Ear(websocket, identity or CallIdentity("CA" + "1" * 32, "MZ" + "1" * 32))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ear.listen, nursery.cancel_scope)
             await self._follow(ear, websocket)
@@ -153,9 +158,9 @@ class ScriptedCaller:
 class _Ear:
     """The carrier's side while the script runs: ticks, plays, echoes, and writes it all down."""
 
-    def __init__(self, websocket: WebSocketConnection) -> None:
+    def __init__(self, websocket: WebSocketConnection, identity: CallIdentity) -> None:
         self.transcript = Transcript()
-        self.stream = CarrierStream(CallIdentity("CA" + "1" * 32, "MZ" + "1" * 32))
+        self.stream = CarrierStream(identity)
         self._websocket = websocket
         self._began = self._next = trio.current_time()
         self._last_voiced: float | None = None

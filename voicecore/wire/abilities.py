@@ -29,7 +29,9 @@ class Abilities:
 
     @property
     def barge_in(self) -> str:
-        """What an interruption is like, in a few words for an operator."""
+        """What an interruption is like, in a few words for an operator; empty: as it should be."""
+        if self == Abilities():
+            return ""
         cut = "cut at once" if self.clear else "cut after what is out"
         heard = "what was heard is known" if self.marks else "what was heard is estimated"
         portions = f", out in portions of {self.message_frames * 20} ms"
