@@ -15,8 +15,7 @@ from ..dialogue.turns import TurnRules
 from ..settings import Settings
 from .from_settings import FROM_SETTINGS
 from .phrases import Announcement, Phrases, StockWords, default_greeting, stock_words
-from .toolbox import AgentTool, Function, OnBargeIn, Toolbox
-from .tools import built_in
+from .toolbox import Function, OnBargeIn, Toolbox
 from .transfer import Transfer
 
 WARM_UP_S = 5.0
@@ -109,10 +108,6 @@ class Agent:
     def tool(self, function: Function | None = None, /, **manners: Any) -> Any:
         """Make an async function one of this agent's tools: `Toolbox.tool`."""
         return self.tools.tool(function, **manners)
-
-    def all_tools(self) -> tuple[AgentTool, ...]:
-        """Return its own tools, and those that every agent has."""
-        return (*built_in(self.transfers), *self.tools)
 
     @property
     def giving_up(self) -> Announcement:

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import trio
 
 from ..audio import SAMPLE_RATE
 from ..audio.dtmf import tones
 from .keypad import Keypad
+from .playback import Player
 from .toolbox import CallInfo
 from .transfer import Operator, Transfer
-
-if TYPE_CHECKING:  # an agent has tools, and a voice an agent
-    from .playback import Player
-    from .voice import Voice
+from .voice import Voice
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from .agent import Agent
 from .bridge import Bridge
 from .hands import Hands
 from .tool_run import ToolRun
-from .tools import schemas
+from .tools import all_tools, schemas
 from .voice import Voice
 
 
@@ -19,7 +19,7 @@ class ToolUse:
     """Where one reply's tools are used."""
 
     def __init__(self, agent: Agent, hands: Hands, voice: Voice) -> None:
-        self._tools = {tool.schema.name: tool for tool in agent.all_tools()}
+        self._tools = {tool.schema.name: tool for tool in all_tools(agent)}
         self._stock_fillers = agent.persona.stock_words.fillers
         self._hands = hands
         self._voice = voice

@@ -6,13 +6,14 @@ reply that is interrupted neither hangs up nor gives the caller away.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from ..contracts import Tool
+from .agent import Agent
 from .hands import Gather, Hands
 from .tool_run import ToolRun
 from .toolbox import AgentTool, tool_of
@@ -108,9 +109,11 @@ _ALWAYS = tuple(
 )
 
 
-def built_in(transfers: Mapping[str, str]) -> tuple[AgentTool, ...]:
-    """Return the tools of an agent that may give calls to these: name to number."""
-    return (*_ALWAYS, _transfer_call(tuple(transfers.items()))) if transfers else _ALWAYS
+def all_tools(agent: Agent) -> tuple[AgentTool, ...]:
+    """Return an agent's own tools, behind those that every agent has."""
+    if not agent.transfers:
+        return (*_ALWAYS, *agent.tools)
+    return (*_ALWAYS, _transfer_call(tuple(agent.transfers.items())), *agent.tools)
 
 
 @cache
