@@ -201,7 +201,8 @@ def as_text(result: object) -> str:
         if isinstance(result, BaseModel):
             result = result.model_dump(mode="json")
         result = msgspec.json.encode(result).decode()
-    return result[:RESULT_CHARACTERS]
+    # Half a character, as in a file's name, is no text: no provider could be sent it.
+    return result[:RESULT_CHARACTERS].encode("utf-8", "replace").decode()
 
 
 def _parameters(
