@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -189,7 +190,9 @@ async def test_silence_while_a_tool_runs_is_no_underrun(autojump_clock: MockCloc
         ("bug", {}, "It failed: division by zero"),
         ("hang", {}, "It took longer than 2 s and was stopped."),
         ("nothing_like_it", {}, "There is no tool named 'nothing_like_it'."),
-        ("group", {}, "It failed: Exceptions from Trio nursery"),
+        ("group", {}, "It failed: division by zero"),
+        ("leave", {}, "It failed: SystemExit"),
+        ("talk", {}, "It failed: one, two? three"),
     ],
 )
 async def test_what_goes_wrong_is_the_models_to_tell(
@@ -214,6 +217,16 @@ async def test_what_goes_wrong_is_the_models_to_tell(
     async def group() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(bug)
+
+    @agent.tool
+    async def leave() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hang)
+            sys.exit(3)
+
+    @agent.tool
+    async def talk() -> None:
+        raise RuntimeError("one,\ntwo\ud800   three")
 
     transcript = await ScriptedCaller().says("hello").pauses(6).hangs_up().call(agent)
     assert transcript.history[2].text.startswith(result)

@@ -11,6 +11,7 @@ import outcome
 import trio
 
 from ..contracts import Message, ToolCall
+from ..errors import leaves
 from .hands import Hands
 from .timeline import CallLog
 from .toolbox import AgentTool, as_text
@@ -86,8 +87,6 @@ class ToolRun:
                 self.tool.use, self.call.arguments, (hands.desk.info(), hands, self)
             )
             if isinstance(used, outcome.Error):
-                if not isinstance(used.error, Exception):
-                    raise used.error
                 self.result = as_text(_failure(used.error))
                 return "failed"
             self.result = used.value
@@ -103,7 +102,18 @@ async def _grant_grace(shield: trio.CancelScope) -> None:
         shield.deadline = min(shield.deadline, trio.current_time() + GRACE_S)
 
 
-def _failure(error: Exception) -> str:
-    """Put an exception into words for a model: what it says, else what it is."""
-    words = str(error).strip()
-    return f"It failed: {words or type(error).__name__}"
+def _failure(error: BaseException) -> str:
+    """Put what a tool has raised into a line for a model: what it says, else what it is.
+
+    Raises:
+        BaseException: `error`, if it is not the tool's own, such as a cancellation.
+    """
+    raised = leaves(error) if isinstance(error, BaseExceptionGroup) else (error,)
+    said = []
+    for each in raised:
+        # Code that is made for programs of its own exits: that ends the tool, and no call.
+        if not isinstance(each, (Exception, SystemExit)):
+            raise error
+        words = "" if isinstance(each, SystemExit) else " ".join(str(each).split())
+        said.append(words or type(each).__name__)
+    return f"It failed: {'; '.join(said)}"
