@@ -24,6 +24,7 @@ from voicecore.testing import FakeLLM, ScriptedCaller, fake_agent
         ("group", {}, "It failed: division by zero"),
         ("leave", {}, "It failed: SystemExit"),
         ("talk", {}, "It failed: one, two? three"),
+        ("say_nothing", {}, "(empty)"),
     ],
 )
 async def test_what_goes_wrong_is_the_models_to_tell(
@@ -54,6 +55,10 @@ async def test_what_goes_wrong_is_the_models_to_tell(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hang)
             sys.exit(3)
+
+    @agent.tool
+    async def say_nothing() -> str:
+        return ""
 
     @agent.tool
     async def talk() -> None:

@@ -123,6 +123,8 @@ class Table:
         (Address(street="Hauptstr.", number=3), '{"street":"Hauptstr.","number":3}'),
         ("x" * 9999, "x" * RESULT_CHARACTERS),
         ("a\udce4b", "a?b"),
+        ("", "(empty)"),
+        (b"", '""'),
     ],
 )
 async def test_results_are_text(result: object, read: str) -> None:

@@ -194,7 +194,7 @@ def tool_of(
 
 
 def as_text(result: object) -> str:
-    """Return a result as a model reads it: text as it is, anything else as JSON."""
+    """Return a result as a model reads it: text as it is, anything else as JSON; never empty."""
     if result is None:
         return "done"
     if not isinstance(result, str):
@@ -202,7 +202,7 @@ def as_text(result: object) -> str:
             result = result.model_dump(mode="json")
         result = msgspec.json.encode(result).decode()
     # Half a character, as in a file's name, is no text: no provider could be sent it.
-    return result[:RESULT_CHARACTERS].encode("utf-8", "replace").decode()
+    return result[:RESULT_CHARACTERS].encode("utf-8", "replace").decode() or "(empty)"
 
 
 def _parameters(
