@@ -37,6 +37,8 @@ class ToolRun:
         self.is_started = False
         self.wants_answer = True
         """Whether the model should say something about the result."""
+        self.typed = ""
+        """Keys that it has collected so far: they outlive the noise that cut it off."""
 
     def __repr__(self) -> str:
         return f"<ToolRun {self.call.name} {self.result[:40] or 'running'}>"
@@ -44,6 +46,8 @@ class ToolRun:
     def message(self) -> Message:
         """Return what a history says of it, now."""
         text = self.result or (RUNNING if self.is_spared and self.is_started else INTERRUPTED)
+        if self.typed and not self.result:
+            text = f"{text} They had typed {self.typed}."
         return Message("tool", text, tool_call_id=self.call.id)
 
     async def run(self, hands: Hands, log: CallLog) -> None:
