@@ -152,7 +152,7 @@ def who_answers(settings: Settings) -> Agent | AgentPicker | Handler:
     if pick is not None:
         try:
             chosen: object = pick(unknown_call(settings.language))
-        except Exception as error:  # noqa: BLE001  a stranger's function may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a stranger's may raise anything
             what = f"{type(error).__name__}: {_first_line(error)}"
             raise SettingsError(f"{got}{name} picks nobody for an unknown call: {what}") from None
         if not isinstance(chosen, Agent):

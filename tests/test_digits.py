@@ -9,6 +9,7 @@ from test_tools import TEN, answering, roles, use
 from trio.testing import MockClock
 
 from voicecore.audio.dtmf import tones
+from voicecore.call.tool_run import INTERRUPTED
 from voicecore.contracts import Delta, Message
 from voicecore.testing import FakeLLM, ScriptedCaller, fake_agent
 
@@ -91,6 +92,23 @@ async def test_speaking_instead_of_typing_interrupts(autojump_clock: MockClock) 
         "user",
         "assistant",
     ]
+
+
+async def test_a_noise_loses_no_digits(autojump_clock: MockClock) -> None:
+    llm = answering("Type it.", use("collect_digits", count=4), then="Thank you.")
+    agent = fake_agent(llm=llm, idle_prompt_s=0)
+    caller = types(ScriptedCaller().says("go").pauses(1.5), "47").coughs().pauses(1.5)
+    transcript = await types(caller, "11").pauses(4).hangs_up().call(agent)
+    assert transcript.history[2].text == "The caller typed 4711."
+    assert " ".join(transcript.heard) == "Type it. Thank you."
+
+
+async def test_what_was_typed_before_speaking_is_remembered(autojump_clock: MockClock) -> None:
+    llm = answering("Type it.", use("collect_digits", count=4), then="Thank you.")
+    agent = fake_agent(llm=llm, idle_prompt_s=0)
+    caller = types(ScriptedCaller().says("go").pauses(1.5), "47").says("I mean five")
+    transcript = await caller.pauses(3).hangs_up().call(agent)
+    assert transcript.history[2].text == f"{INTERRUPTED} They had typed 47."
 
 
 async def test_keys_that_nobody_collects_are_said(autojump_clock: MockClock) -> None:

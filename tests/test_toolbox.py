@@ -122,6 +122,9 @@ class Table:
         (Size.SMALL, '"small"'),
         (Address(street="Hauptstr.", number=3), '{"street":"Hauptstr.","number":3}'),
         ("x" * 9999, "x" * RESULT_CHARACTERS),
+        ("a\udce4b", "a?b"),
+        ("", "(empty)"),
+        (b"", '""'),
     ],
 )
 async def test_results_are_text(result: object, read: str) -> None:

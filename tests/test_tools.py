@@ -181,46 +181,6 @@ async def test_silence_while_a_tool_runs_is_no_underrun(autojump_clock: MockCloc
     assert (statistics.underruns, statistics.starved) == (0, 0)
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "result"),
-    [
-        ("weather", {"town": "Paris"}, "It failed: city: Field required; town: Extra"),
-        ("fail", {}, "It failed: no table is free"),
-        ("bug", {}, "It failed: division by zero"),
-        ("hang", {}, "It took longer than 2 s and was stopped."),
-        ("nothing_like_it", {}, "There is no tool named 'nothing_like_it'."),
-        ("group", {}, "It failed: Exceptions from Trio nursery"),
-    ],
-)
-async def test_what_goes_wrong_is_the_models_to_tell(
-    name: str, arguments: dict[str, object], result: str, autojump_clock: MockClock
-) -> None:
-    agent = fake_agent(llm=answering("Well.", use(name, **arguments), then="Sorry about that."))
-    with_weather(agent)
-
-    @agent.tool
-    async def fail() -> None:
-        raise LookupError("no table is free")
-
-    @agent.tool
-    async def bug() -> float:
-        return 1 / 0
-
-    @agent.tool(deadline_s=2)
-    async def hang() -> None:
-        await trio.sleep_forever()
-
-    @agent.tool
-    async def group() -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(bug)
-
-    transcript = await ScriptedCaller().says("hello").pauses(6).hangs_up().call(agent)
-    assert transcript.history[2].text.startswith(result)
-    assert transcript.heard[-3:] == ["Sorry", "about", "that."]
-    assert transcript.ended_by == "caller"
-
-
 async def test_two_tools_at_once_and_one_after_the_other(autojump_clock: MockClock) -> None:
     def answer(messages: Sequence[Message]) -> str | Sequence[Delta]:
         results = [message.text for message in messages if message.role == "tool"]

@@ -17,7 +17,9 @@ The peer's mistakes are weather: they end at most that peer's call.  Ours are bu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, TypeVar
+
+Leaf = TypeVar("Leaf", bound=BaseException)
 
 ProviderFault = Literal["connect", "timeout", "refused", "busy", "status", "garbage", "cut"]
 """What went wrong, as a label for logs and metrics.
@@ -100,7 +102,7 @@ class ProviderError(VoicecoreError):
         self.fault: ProviderFault = fault
 
 
-def leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+def leaves(group: BaseExceptionGroup[Leaf]) -> Iterator[Leaf]:
     """The exceptions in a group, however deep trio's nurseries have nested them."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):

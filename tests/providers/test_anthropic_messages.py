@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from typing import Any
 
 import pytest
@@ -157,8 +158,10 @@ def test_nonsense_is_a_bad_reply(data: str) -> None:
     ],
 )
 def test_tool_calls_that_cannot_be(calls: list[Any]) -> None:
+    reply, told = Reply(), map(json.dumps, (start(), *calls, *stop("tool_use")))
     with pytest.raises(BadReply):
-        fed(start(), *calls, *stop("tool_use"))
+        deque(map(reply.feed, told))
+    assert not reply.complete
 
 
 def test_an_endless_reply_is_cut() -> None:

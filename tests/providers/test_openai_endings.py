@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from voicecore.contracts import Delta, Message, Usage
+from voicecore.errors import ProviderError
 from voicecore.providers import openai
 from voicecore.providers.chat import COMPATIBLE, OFFICIAL, Dialect
 from voicecore.providers.openai import OpenAI
@@ -100,3 +101,14 @@ async def test_nothing_that_comes_after_the_end_matters(
     async with FakeOpenAI(llm=[answer.cut_after(9)]) as fake, client(fake) as vendor:
         assert await think(vendor) == ["Bye."]
         await fake.all_closed()
+
+
+async def test_a_tool_call_that_broke_off_is_a_failure_and_no_silence(clock: MockClock) -> None:
+    call = {"index": 0, "id": "c1", "function": {"name": "order", "arguments": '{"cou'}}
+    answer = events(
+        [chunk({"content": "Well."}), chunk({"tool_calls": [call]}), chunk({}, "length")]
+    )
+    async with FakeOpenAI(llm=[answer]) as fake, client(fake) as vendor:
+        with pytest.raises(ProviderError, match="a tool call is not complete") as caught:
+            await think(vendor)
+    assert caught.value.fault == "garbage"

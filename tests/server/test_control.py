@@ -134,6 +134,8 @@ async def test_a_sentence_is_said_in_the_next_pause_and_under_a_key_once(
         for _ in range(3):
             answer = await house.post(path, {"text": " Stay calm. "}, "Idempotency-Key: s1")
             assert (answer.status, decoded(answer)) == (200, {"status": "accepted"})
+        answer = await house.post(path, {"text": "Run."}, "Idempotency-Key: s1")
+        assert answer.status == 422
         assert (await house.post(path, {"text": "All is well."})).status == 200
         for bad in ({"text": ""}, {"text": "x\0"}, {"text": "x" * 1001}, {"text": 1}, {}, None):
             assert (await house.post(path, bad)).status == 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -14,6 +15,7 @@ from trio.testing import MockClock
 from voicecore import Agent, CallLimits, FromSettings, Persona, TurnRules
 from voicecore.errors import LocalProtocolError, SettingsError
 from voicecore.providers.builtin import BuiltinLLM
+from voicecore.server.boundary import contain
 from voicecore.server.open_agents import OpenAgents, open_agents
 from voicecore.server.serve import serve
 from voicecore.settings import Settings
@@ -114,6 +116,17 @@ async def test_a_picker_that_picks_nobody_ends_its_call_only(autojump_clock: Moc
         with pytest.raises(TypeError, match=r"pick\(\) returned None, which is no Agent"):
             await agents.agent_for({"To": "+1555"})
         assert (await agents.agent_for({"To": ""})).persona
+
+
+async def test_a_picker_that_exits_ends_its_call_only(autojump_clock: MockClock) -> None:
+    async def choose() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            sys.exit("no such number")
+
+    closing = await contain("choice of an agent", choose)
+    assert closing is not None
+    assert closing.code == 1011
 
 
 async def test_an_agent_whose_provider_cannot_be_opened(autojump_clock: MockClock) -> None:

@@ -155,6 +155,9 @@ def test_the_check_says_whether_it_is_on() -> None:
     assert "this machine only" in list(described(bare))[1]
 
 
+UNSURE = "Twilio's answer says nothing: the call may have been placed"
+
+
 @pytest.mark.parametrize(
     ("plan", "status", "said"),
     [
@@ -164,8 +167,9 @@ def test_the_check_says_whether_it_is_on() -> None:
         (twilio_error(400, 21212, "Invalid 'From'"), 502, {"code": 21212}),
         (twilio_error(401, 20003, "Authenticate"), 502, {"code": 20003}),
         (twilio_error(404, 20404, "Account"), 502, {"code": 20404}),
-        (twilio_error(500, 20500, "Oops"), 502, {"code": 20500}),
-        (httpx.Response(201, content=b"garbage"), 502, {"code": 0}),
+        (twilio_error(500, 20500, "Oops"), 502, {"code": 20500, "error": UNSURE}),
+        (httpx.Response(201, content=b"garbage"), 502, {"code": 0, "error": UNSURE}),
+        (httpx.Response(201, json={"sid": ""}), 502, {"code": 0, "error": UNSURE}),
         (httpx.ReadError(""), 504, {"code": 0}),
         (3600.0, 504, {"code": 0}),
         (httpx.Response(429, json={"code": 20429}, headers={"retry-after": "3600"}), 503,

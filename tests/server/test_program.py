@@ -72,6 +72,7 @@ AGENTS = {
     "import sys; sys.exit(3)": "SystemExit: 3",
     "raise AttributeError('odd')": "AttributeError: odd",
     "raise KeyError": "KeyError",
+    "import sys\ndef answer(given): sys.exit(3)": "picks nobody for an unknown call: SystemExit: 3",
     "answer = 42": "answer is neither an Agent nor an async function",
     "def answer(call): ...": "answer is neither",
     "class answer:\n    async def __call__(self, call): ...": "answer is neither",

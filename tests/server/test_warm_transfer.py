@@ -303,11 +303,13 @@ async def test_an_operator_says_where_the_two_meet_and_gives_nobody_away(
             await ask()  # the turn was cut: nobody waits for the human any more
         await house.until(lambda: bool(twilio.updates))
         assert twilio.updates == [(sid(2), {"Status": ["completed"]})]
+        assert known.transfer == "called off"  # and no word of a caller who has left
         assert await taken(3, "1")
         began = trio.current_time()  # the caller interrupts, and is not given away after all
         await house.until(lambda: len(twilio.updates) == 2)
         assert trio.current_time() - began == pytest.approx(JOIN_S, abs=0.1)
         assert twilio.updates[1][0] == sid(3)
+        assert known.transfer == "called off"
         conference = await taken(4, "1")
         await trio.sleep(2)
         call.transfer_to(Transfer(conference=conference))

@@ -11,6 +11,7 @@ import outcome
 import trio
 
 from ..contracts import Message, ToolCall
+from ..errors import leaves
 from .hands import Hands
 from .timeline import CallLog
 from .toolbox import AgentTool, as_text
@@ -36,6 +37,8 @@ class ToolRun:
         self.is_started = False
         self.wants_answer = True
         """Whether the model should say something about the result."""
+        self.typed = ""
+        """Keys that it has collected so far: they outlive the noise that cut it off."""
 
     def __repr__(self) -> str:
         return f"<ToolRun {self.call.name} {self.result[:40] or 'running'}>"
@@ -43,6 +46,8 @@ class ToolRun:
     def message(self) -> Message:
         """Return what a history says of it, now."""
         text = self.result or (RUNNING if self.is_spared and self.is_started else INTERRUPTED)
+        if self.typed and not self.result:
+            text = f"{text} They had typed {self.typed}."
         return Message("tool", text, tool_call_id=self.call.id)
 
     async def run(self, hands: Hands, log: CallLog) -> None:
@@ -86,8 +91,6 @@ class ToolRun:
                 self.tool.use, self.call.arguments, (hands.desk.info(), hands, self)
             )
             if isinstance(used, outcome.Error):
-                if not isinstance(used.error, Exception):
-                    raise used.error
                 self.result = as_text(_failure(used.error))
                 return "failed"
             self.result = used.value
@@ -103,7 +106,18 @@ async def _grant_grace(shield: trio.CancelScope) -> None:
         shield.deadline = min(shield.deadline, trio.current_time() + GRACE_S)
 
 
-def _failure(error: Exception) -> str:
-    """Put an exception into words for a model: what it says, else what it is."""
-    words = str(error).strip()
-    return f"It failed: {words or type(error).__name__}"
+def _failure(error: BaseException) -> str:
+    """Put what a tool has raised into a line for a model: what it says, else what it is.
+
+    Raises:
+        BaseException: `error`, if it is not the tool's own, such as a cancellation.
+    """
+    raised = leaves(error) if isinstance(error, BaseExceptionGroup) else (error,)
+    said = []
+    for each in raised:
+        # Code that is made for programs of its own exits: that ends the tool, and no call.
+        if not isinstance(each, (Exception, SystemExit)):
+            raise error
+        words = "" if isinstance(each, SystemExit) else " ".join(str(each).split())
+        said.append(words or type(each).__name__)
+    return f"It failed: {'; '.join(said)}"

@@ -194,14 +194,15 @@ def tool_of(
 
 
 def as_text(result: object) -> str:
-    """Return a result as a model reads it: text as it is, anything else as JSON."""
+    """Return a result as a model reads it: text as it is, anything else as JSON; never empty."""
     if result is None:
         return "done"
     if not isinstance(result, str):
         if isinstance(result, BaseModel):
             result = result.model_dump(mode="json")
         result = msgspec.json.encode(result).decode()
-    return result[:RESULT_CHARACTERS]
+    # Half a character, as in a file's name, is no text: no provider could be sent it.
+    return result[:RESULT_CHARACTERS].encode("utf-8", "replace").decode() or "(empty)"
 
 
 def _parameters(

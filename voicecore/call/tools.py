@@ -73,21 +73,21 @@ async def collect_digits(
         hands.gather = Gather(run.call.id, count, terminator, timeout_s)
         run.wants_answer = False
         return ""
-    keypad, typed = hands.desk.line.keypad, ""
+    keypad, key = hands.desk.line.keypad, None
     with keypad.collected():
-        key = None
-        while key is None and (left := hands.seconds_left()):
+        # After a noise the words are not said again to somebody who has begun to type.
+        while key is None and not run.typed and (left := hands.seconds_left()):
             key = await keypad.next_key(left)
         if key is None:
             key = await keypad.next_key(timeout_s)
         if key is not None:
             hands.hush()
         while key not in (None, terminator):
-            typed += key or ""
-            if len(typed) == count:
+            run.typed += key or ""
+            if len(run.typed) == count:
                 break
             key = await keypad.next_key(timeout_s)
-    return typed_text(typed, is_ended=key is not None)
+    return typed_text(run.typed, is_ended=key is not None)
 
 
 def typed_text(digits: str, *, is_ended: bool) -> str:

@@ -124,7 +124,8 @@ class Voice:
             self._begun_at = self.speech.end
             self.speech.spoken.begin(clause.text, self.speech.end, clause.step)
             self.step = clause.step
-        if self.timeline.first_audio is None:
+        # Not of what bridges a tool before the reply has a clause: that took no stage's time.
+        if self.timeline.first_audio is None and self.timeline.first_clause is not None:
             self.timeline.first_audio = trio.current_time()
         self._clauses += 1
         self.timeline.milestone(

@@ -97,8 +97,9 @@ class Writing:
         if self._hands.ends_call:
             # Models often call the tool and say nothing: nobody is hung up on without a word.
             await pass_on([self._clause(self._agent.persona.stock_words.goodbye)])
-        elif not self.rounds.runs and not self.rounds.step:
-            # After a tool's result there may be nothing left to say; else there must be.
+        elif not self.rounds.runs and not (self.rounds.step and self.rounds.may_use_tools):
+            # After a tool's result there may be nothing left to say; else there must be, and from a
+            # model that would go on with tools for ever, too.
             raise ProviderError("llm", "garbage", "no words")
 
     async def _listen(self, pass_on: PassOn) -> None:

@@ -179,8 +179,12 @@ class Reply:
         return self._finish() if event.delta.stop_reason else []
 
     def _finish(self) -> list[Delta]:
+        # In this order: what is wrong with a reply that is complete matters to nobody.
+        calls: list[Delta] = [
+            call.finished(number) for number, call in enumerate(self._calls.values(), 1)
+        ]
         self.complete = True
-        return [call.finished(number) for number, call in enumerate(self._calls.values(), 1)]
+        return calls
 
     def _count(self, usage: msgspec.Raw) -> None:
         """Note the tokens, if they make sense: no reply is lost for its bill."""

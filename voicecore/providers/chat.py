@@ -175,8 +175,10 @@ class Reply:
         return self._calls[-1]
 
     def _finish(self) -> list[Delta]:
+        # In this order: what is wrong with a reply that is complete matters to nobody.
+        calls: list[Delta] = [call.finished(number) for number, call in enumerate(self._calls, 1)]
         self.complete = True
-        return [call.finished(number) for number, call in enumerate(self._calls, 1)]
+        return calls
 
 
 class _Call(CallInPieces):

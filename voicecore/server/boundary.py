@@ -51,7 +51,8 @@ async def contain(
     closing: Closing | None = None
     try:
         await task()
-    except* Exception as group:  # noqa: BLE001  the one place
+    # Code that was made for programs of its own exits: that ends its call, and not all others.
+    except* (Exception, SystemExit) as group:  # noqa: BLE001  the one place
         errors = list(leaves(group))
         ours = next((error for error in errors if not isinstance(error, _PEERS_DOING)), None)
         worst = ours or errors[0]
@@ -64,14 +65,14 @@ async def contain(
     return closing
 
 
-def _closing(error: Exception) -> Closing:
+def _closing(error: BaseException) -> Closing:
     if isinstance(error, (CallRefused, RemoteProtocolError)):
         return Closing(error.close_code, str(error))
     # Without a reason: our bugs are nobody's business but ours.
     return Closing(GONE if isinstance(error, _PEERS_DOING) else INTERNAL_ERROR)
 
 
-def _described(error: Exception) -> dict[str, object]:
+def _described(error: BaseException) -> dict[str, object]:
     frames = traceback.extract_tb(error.__traceback__)[-4:]
     places = (f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames)
     return {"error": f"{error!r:.150}", "at": " > ".join(places)}

@@ -144,6 +144,8 @@ async def say(house: House, request: Request, body: bytes, sid: str) -> Answer:
     report = await board.ask(Say(sid, text, key))
     if report.status == "accepted":
         return json_response(200, {"status": "accepted"})
+    if report.status == "reused":
+        return json_error(422, "this Idempotency-Key was used for another sentence")
     if report.status == "busy":
         reason = "the agent is not talking yet, or too much waits to be said"
         return json_error(503, reason, headers={"Retry-After": "1"})

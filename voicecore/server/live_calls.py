@@ -97,7 +97,7 @@ class KnownCall:
         self.transfer = ""
         self.statistics = CallStatistics()
         self.heard_at = began
-        self._said: OrderedDict[str, bool] = OrderedDict()
+        self._said: OrderedDict[str, str] = OrderedDict()
         self._parting: str | None = None
         self._wants_to_leave = trio.Event()
 
@@ -118,10 +118,14 @@ class KnownCall:
         if self.call is None or not self.call.say(text):
             return False
         if key:
-            self._said[key] = True
+            self._said[key] = text
             if len(self._said) > KEYS_KEPT:
                 self._said.popitem(last=False)
         return True
+
+    def said_under(self, key: str) -> str | None:
+        """Return the sentence that was asked for under a key, if any was."""
+        return self._said.get(key)
 
     def give(self, transfer: Transfer) -> bool:
         """Let the call go on with somebody else; return whether it does, now or since before."""

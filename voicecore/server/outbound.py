@@ -223,7 +223,10 @@ def _refused(error: RestError) -> Response:
         "connect": "Twilio cannot be reached",
         "refused": "Twilio refuses TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN",
     }
-    return json_error(502, what.get(error.fault, "Twilio did not place the call"), said)
+    reason = what.get(error.fault, "Twilio did not place the call")
+    if error.fault == "garbage" or error.status >= 500:
+        reason = "Twilio's answer says nothing: the call may have been placed"
+    return json_error(502, reason, said)
 
 
 def _check(order: CallOrder) -> None:

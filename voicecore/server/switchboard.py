@@ -123,6 +123,8 @@ class Switchboard:
                 call.hang_up("admin")
                 return Report("ended")
             case Say(text=text, key=key):
+                if known.said_under(key) not in (None, text):
+                    return Report("reused")
                 return Report("accepted" if known.say(text, key) else "busy")
             case Leave(text=text):
                 known.leave(text)

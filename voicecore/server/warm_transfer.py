@@ -33,9 +33,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("voicecore.server")
 
-TransferOutcome = Literal["connected", "declined", "busy", "no-answer", "failed", "caller left"]
+TransferOutcome = Literal[
+    "connected", "declined", "busy", "no-answer", "failed", "called off", "caller left"
+]
 """What became of a transfer.  connected: the human has taken the call; declined: somebody, or a
-voicemail, answered and pressed no key; failed: the number cannot be called, or not now."""
+voicemail, answered and pressed no key; failed: the number cannot be called, or not now; called off:
+the caller spoke meanwhile, and is still with the agent."""
 
 RING_S = 25
 """How long the human's phone rings: a voicemail takes over at about this time."""
@@ -89,6 +92,11 @@ class PendingTransfer:
         """What is said beside the briefing."""
         return transfer_words(self.language)
 
+    @property
+    def without_caller(self) -> Literal["called off", "caller left"]:
+        """What it comes to when the caller does not come: they may still be with the agent."""
+        return "called off" if self.known.is_live else "caller left"
+
     def give(self) -> bool:
         """Let the caller go where the human is, if it is for us to do; false: there is none."""
         there = Transfer(conference=self.conference)
@@ -130,7 +138,7 @@ class WarmTransfers:
         try:
             await pending.done.wait()
         finally:
-            pending.settle("caller left")
+            pending.settle(pending.without_caller)
         is_taken = pending.outcome == "connected"
         return Transfer(conference=pending.conference) if is_taken else None
 
@@ -226,7 +234,7 @@ class WarmTransfers:
         with trio.move_on_after(JOIN_S):
             await call.wait_ended()
         if call.transfer != Transfer(conference=pending.conference):
-            pending.outcome = "caller left"
+            pending.outcome = pending.without_caller
             pending.known.transfer = pending.outcome
 
     async def _agent(self, pending: PendingTransfer) -> Agent | None:

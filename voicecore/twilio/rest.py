@@ -207,9 +207,12 @@ async def open_rest(
 
 def _resource(body: bytes) -> CallResource:
     try:
-        return msgspec.json.decode(body, type=CallResource)
+        call = msgspec.json.decode(body, type=CallResource)
     except _UNREADABLE:
         raise RestError("garbage", "the answer is no call") from None
+    if not call.sid:
+        raise RestError("garbage", "the answer is a call without a name")
+    return call
 
 
 def _refusal(status: int, headers: httpx.Headers, body: bytes) -> RestError:
