@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import shlex
 import sqlite3
@@ -91,6 +93,19 @@ def test_export_is_csv(
     assert file.read_text() == out
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1+1", "-x", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
+def test_what_strangers_say_is_no_formula(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_calls(tmp_path, 1, stream_error=text, ended_by="", sip_code=-5, status='a "b",\nc')
+    _, out, _ = answer(capsys, tmp_path, "export", "calls")
+    (row,) = csv.DictReader(io.StringIO(out, newline=""))
+    assert row["stream_error"] == "'" + text.replace("\r", "\n")  # a row has one line ending
+    # Numbers are no formulas, and stay what they are.
+    assert (row["from"], row["sip_code"], row["ended_by"]) == ("+15550000000", "-5", "")
+    assert row["status"] == 'a "b",\nc'
+
+
 @pytest.mark.parametrize(
     ("argv", "status", "complaint"),
     [
@@ -105,6 +120,7 @@ def test_export_is_csv(
         (["latency", "--since", "2999-01-01"], 1, "no turn was answered"),
         (["export", "turns", "--ended-by", "nobody"], 1, "no such turns"),
         (["list", "--dir", "/nowhere"], 1, "no calls are recorded in /nowhere"),
+        (["export", "calls", "--output", "/nowhere/x"], 1, ": /nowhere/x: No such file"),
     ],
 )
 def test_what_cannot_be_answered_is_one_line(

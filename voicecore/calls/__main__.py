@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
             _COMMANDS[options.command](log, options)
     except SettingsError as error:
         return _complain(str(error), 2)
-    except (NothingFound, FileNotFoundError) as error:
+    except NothingFound as error:
         return _complain(str(error), 1)
     except sqlite3.Error as error:
         return _complain(f"the log cannot be read: {error}", 1)
@@ -101,7 +101,8 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _complain(f"{error.filename}: {error.strerror}", 1)
+        why = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+        return _complain(why, 1)
     return 0
 
 
