@@ -7,6 +7,7 @@ import io
 import re
 import shlex
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -104,6 +105,39 @@ def test_what_strangers_say_is_no_formula(
     # Numbers are no formulas, and stay what they are.
     assert (row["from"], row["sip_code"], row["ended_by"]) == ("+15550000000", "-5", "")
     assert row["status"] == 'a "b",\nc'
+
+
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_a_narrow_terminal_that_knows_ascii_alone_is_told_everything(
+    columns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_calls(
+        tmp_path, 1, began="2026-01-31T14:03:07.000Z", stream_error="\u0928", to_number="x" * 64
+    )
+    monkeypatch.setenv("COLUMNS", columns)
+    screen = io.BytesIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Terminal(screen, encoding="ascii"))
+        assert main(["list", "--dir", str(tmp_path)]) == 0
+        assert main(["export", "calls", "--dir", str(tmp_path)]) == 0
+        sys.stdout.flush()
+        shown = screen.getvalue().decode()
+    row = next(line for line in shown.splitlines() if "CA0000" in line)
+    for told in (
+        "2026-01-31 14:03:07",
+        "CA" + "0" * 32,
+        "+15550000000",
+        "recording",
+        "60.0",
+        "agent",
+    ):
+        assert told in row
+    assert "\\u0928" in shown
 
 
 @pytest.mark.parametrize(
