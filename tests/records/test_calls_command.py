@@ -155,6 +155,7 @@ def test_a_narrow_terminal_that_knows_ascii_alone_is_told_everything(
         (["export", "turns", "--ended-by", "nobody"], 1, "no such turns"),
         (["list", "--dir", "/nowhere"], 1, "no calls are recorded in /nowhere"),
         (["export", "calls", "--output", "/nowhere/x"], 1, ": /nowhere/x: No such file"),
+        (["export", "calls", "--output", "/dev/full"], 1, "calls: No space left on device"),
     ],
 )
 def test_what_cannot_be_answered_is_one_line(

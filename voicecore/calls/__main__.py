@@ -104,8 +104,8 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        why = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
-        return _complain(why, 1)
+        where = "" if error.filename is None else f"{error.filename}: "
+        return _complain(f"{where}{error.strerror or error}", 1)
     return 0
 
 
