@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import shlex
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -91,6 +94,52 @@ def test_export_is_csv(
     assert file.read_text() == out
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1+1", "-x", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
+def test_what_strangers_say_is_no_formula(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_calls(tmp_path, 1, stream_error=text, ended_by="", sip_code=-5, status='a "b",\nc')
+    _, out, _ = answer(capsys, tmp_path, "export", "calls")
+    (row,) = csv.DictReader(io.StringIO(out, newline=""))
+    assert row["stream_error"] == "'" + text.replace("\r", "\n")  # a row has one line ending
+    # Numbers are no formulas, and stay what they are.
+    assert (row["from"], row["sip_code"], row["ended_by"]) == ("+15550000000", "-5", "")
+    assert row["status"] == 'a "b",\nc'
+
+
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_a_narrow_terminal_that_knows_ascii_alone_is_told_everything(
+    columns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_calls(
+        tmp_path, 1, began="2026-01-31T14:03:07.000Z", stream_error="\u0928", to_number="x" * 64
+    )
+    monkeypatch.setenv("COLUMNS", columns)
+    screen = io.BytesIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Terminal(screen, encoding="ascii"))
+        assert main(["list", "--dir", str(tmp_path)]) == 0
+        assert main(["export", "calls", "--dir", str(tmp_path)]) == 0
+        sys.stdout.flush()
+        shown = screen.getvalue().decode()
+    row = next(line for line in shown.splitlines() if "CA0000" in line)
+    for told in (
+        "2026-01-31 14:03:07",
+        "CA" + "0" * 32,
+        "+15550000000",
+        "recording",
+        "60.0",
+        "agent",
+    ):
+        assert told in row
+    assert "\\u0928" in shown
+
+
 @pytest.mark.parametrize(
     ("argv", "status", "complaint"),
     [
@@ -105,6 +154,8 @@ def test_export_is_csv(
         (["latency", "--since", "2999-01-01"], 1, "no turn was answered"),
         (["export", "turns", "--ended-by", "nobody"], 1, "no such turns"),
         (["list", "--dir", "/nowhere"], 1, "no calls are recorded in /nowhere"),
+        (["export", "calls", "--output", "/nowhere/x"], 1, ": /nowhere/x: No such file"),
+        (["export", "calls", "--output", "/dev/full"], 1, "calls: No space left on device"),
     ],
 )
 def test_what_cannot_be_answered_is_one_line(

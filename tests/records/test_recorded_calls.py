@@ -243,6 +243,15 @@ async def test_a_record_that_nobody_closes_is_of_a_lost_call(
     assert len(sides(only(tmp_path))[0]) >= 1600
 
 
+async def test_a_lost_call_is_as_long_as_it_was(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with virtual_records(tmp_path) as records:
+        records.begin(SID)
+        await trio.sleep(9.5)  # and nothing to tell
+    (row,) = rows(tmp_path)
+    assert row["ended_by"] == "lost"
+    assert row["seconds"] == pytest.approx(9.5, abs=2.5)
+
+
 async def test_two_calls_of_one_name_at_once_are_two(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

@@ -66,6 +66,24 @@ def test_one_sweep_deletes_so_much_and_the_next_the_rest(tmp_path: Path) -> None
     assert left(tmp_path) == names[-10:]
 
 
+def words_left(directory: Path) -> list[str]:
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    return [path.name for path in paths if b"+1555000" in path.read_bytes()]
+
+
+def test_of_what_is_deleted_no_byte_can_be_read(tmp_path: Path) -> None:
+    with closing(Database(tmp_path)) as database:
+        aged(tmp_path, 20)
+        assert "calls.sqlite3-wal" in words_left(tmp_path)
+        with open_log(tmp_path) as log:
+            rows = iter(log._sql.execute("SELECT * FROM calls"))
+            next(rows)  # somebody reads, and is not disturbed
+            assert not sweep(tmp_path, database, Limits(days=0.001))
+            assert len(list(rows)) == 19
+        assert not sweep(tmp_path, database, Limits(days=0.001))
+        assert words_left(tmp_path) == []
+
+
 async def test_a_call_that_is_up_is_never_deleted(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

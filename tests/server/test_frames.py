@@ -55,6 +55,23 @@ def test_a_huge_message_is_known_by_its_head() -> None:
     assert caught.value.close_code == 1009
 
 
+@given(st.lists(st.integers(0, 71_000), max_size=6))
+def test_what_follows_a_huge_message_is_still_told_from_it(cuts: list[int]) -> None:
+    noise = bytes(range(256)) * 280
+    huge = frame(1, len(noise), is_masked=True)[: -len(noise)] + noise
+    data = huge + frame(8, 2, is_masked=True)
+    scanner = FrameScanner(65_536, 10)
+    refused = 0
+    for a, b in pairwise([0, *sorted(cuts), len(huge), len(data)]):
+        assert not scanner.closed
+        try:
+            scanner.feed(data[a:b])
+        except RemoteProtocolError:
+            refused += 1
+            scanner.feed(b"")
+    assert (refused, scanner.closed) == (1, True)
+
+
 def test_control_frames_between_fragments_count_for_nothing() -> None:
     scanner = FrameScanner(100, 3)
     scanner.feed(frame(1, 50, is_masked=True))

@@ -39,6 +39,7 @@ from voicecore.server.limits import (
     THROTTLED_S,
 )
 from voicecore.server.media import Ending
+from voicecore.server.peer import Peer as Connection
 from voicecore.server.upgrade import Upgrade
 from voicecore.wire.dialects import Dialect
 
@@ -258,6 +259,14 @@ async def test_a_broken_limit_or_frame_closes_with_its_code(
         assert await caller.close_code() == code
         await house.streams.wait_empty()
         assert house.ledger.calls == 0
+
+
+async def test_a_connection_that_we_have_closed_has_nothing_more_to_read() -> None:
+    ours, theirs = trio.socket.socketpair()
+    with theirs:
+        connection = Connection(trio.SocketStream(ours), b"")
+        await connection.close()
+        assert await connection.read() == b""
 
 
 async def test_the_largest_message_passes_whole_or_in_pieces() -> None:

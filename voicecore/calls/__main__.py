@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sqlite3
@@ -81,6 +82,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Answer one question; return the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # words in any script, to any terminal
     grammar = parser()
     options = grammar.parse_args(argv)
     try:
@@ -92,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
             _COMMANDS[options.command](log, options)
     except SettingsError as error:
         return _complain(str(error), 2)
-    except (NothingFound, FileNotFoundError) as error:
+    except NothingFound as error:
         return _complain(str(error), 1)
     except sqlite3.Error as error:
         return _complain(f"the log cannot be read: {error}", 1)
@@ -101,7 +104,8 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _complain(f"{error.filename}: {error.strerror}", 1)
+        where = "" if error.filename is None else f"{error.filename}: "
+        return _complain(f"{where}{error.strerror or error}", 1)
     return 0
 
 

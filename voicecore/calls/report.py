@@ -1,12 +1,14 @@
 """What the command line prints: tables for people, JSON and CSV for programs.
 
-What callers and carriers chose to be called is data: it neither marks up nor controls a terminal.
+What callers and carriers chose to be called is data: it neither marks up nor controls a terminal,
+and is no formula in a spreadsheet.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,15 +25,23 @@ Rows = Sequence[Mapping[str, Any]]
 SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 WIDTH = 140
-"""Where nobody looks: a file or a pipe has no width of its own."""
+"""What a table of calls takes: a file or a pipe has no width of its own, and a narrower terminal
+breaks the lines, which loses less than what folding would leave of the columns."""
+
+_FORMULA = re.compile(r"[=@\t\n]|[+-](?!\d*\Z)")
+"""How a text begins that a spreadsheet would work out (OWASP, "CSV injection"); a number, of a
+telephone too, may have a sign."""
 
 
 def calls(rows: Rows) -> None:
     """Print calls as a table, a line each."""
-    table = Table("began", "call")
-    table.columns[1].no_wrap, table.columns[1].min_width = True, 34  # what `show` is to be given
-    for heading in ("from", "to", "flow", "s", "turns", "cut", "ended by"):
-        table.add_column(heading, overflow="fold")
+    table = Table()
+    table.add_column("began", no_wrap=True, min_width=19)
+    table.add_column("call", no_wrap=True, min_width=34)  # what `show` is to be given
+    for heading, width in (("from", 12), ("to", 12), ("flow", 9), ("s", 6)):
+        table.add_column(heading, overflow="fold", min_width=width)
+    for heading in ("turns", "cut", "ended by"):
+        table.add_column(heading, overflow="fold", min_width=len(heading))
     for row in rows:
         table.add_row(
             *map(
@@ -115,12 +125,22 @@ def as_csv(rows: Rows, path: Path | None) -> None:
 def _write_csv(rows: Rows, file: TextIO) -> None:
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _inert(value) for name, value in row.items()} for row in rows)
     file.flush()
 
 
+def _inert(value: object) -> object:
+    """Return what a spreadsheet shows as it is, and does not work out."""
+    if not isinstance(value, str):
+        return value
+    # Not every Python's csv quotes a lone carriage return, which would break the row.
+    value = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{value}" if _FORMULA.match(value) else value
+
+
 def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = Console()
+    return console if console.is_terminal and console.width > WIDTH else Console(width=WIDTH)
 
 
 def _seconds(value: object, digits: int) -> str:

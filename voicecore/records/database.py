@@ -32,6 +32,9 @@ NAME = "calls.sqlite3"
 BUSY_S = 5.0
 """How long a writer waits for another's transaction, which takes milliseconds."""
 
+FORGET_S = 0.5
+"""How long what was deleted is waited for: who wipes it holds up all who write."""
+
 CONTINUE_S = 900.0
 """How long after its last sign of life a call can be gone on with: longer than a recording of a
 caller may last.  After it, the same name is another call's."""
@@ -297,6 +300,14 @@ class Database:
             (dates.iso(dates.now() - age),),
         )
 
+    def forget_deleted(self) -> None:
+        """Wipe what was deleted out of the write-ahead log, unless somebody is reading from it."""
+        self._sql.execute(f"PRAGMA busy_timeout = {round(FORGET_S * 1000)}")
+        try:
+            self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            self._sql.execute(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
+
     def total_bytes(self) -> int:
         """Return what the calls' files take, and what is in use of the log itself."""
         files = self._sql.execute("SELECT coalesce(sum(bytes), 0) FROM calls").fetchone()[0]
@@ -324,6 +335,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         sql.execute("PRAGMA journal_mode = WAL")
         # A kill loses nothing; a power cut, at worst, the last moments.
         sql.execute("PRAGMA synchronous = NORMAL")
+        sql.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
         sql.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
     except sqlite3.Error:
         sql.close()

@@ -4,6 +4,7 @@ Rules that hold here:
 
 * The oldest ended calls go first, directory and row; a call that is up never goes.
 * One sweep does a bounded piece of work, and says whether there is more.
+* What is deleted is gone: its bytes in the log are overwritten as soon as nobody reads there.
 * Only what is named as our directories are is deleted, whatever the log or the disk says.
 """
 
@@ -51,6 +52,14 @@ def sweep(directory: Path, database: Database, limits: Limits) -> bool:
     forget_dead(directory)
     if not limits.days and not limits.total_bytes:
         return False
+    try:
+        return _delete_oldest(directory, database, limits)
+    finally:
+        database.forget_deleted()
+
+
+def _delete_oldest(directory: Path, database: Database, limits: Limits) -> bool:
+    """Delete what is too old or too much; return whether there is more of it."""
     orphans = sorted(_orphans(directory, database))
     oldest = dates.iso(dates.now() - timedelta(days=limits.days)) if limits.days else ""
     total = database.total_bytes() + sum(size for _, _, size in orphans)

@@ -22,8 +22,11 @@ from .owners import Owner
 from .retention import Limits, sweep
 from .story import Milestone, Story
 
-FRESH_S = 10.0
-"""How often the row of a call says that it is alive, and its time line is written."""
+FRESH_S = 2.0
+"""How often the row of a call says that it is alive: a lost one seems to end by so much early."""
+
+TIMELINE_S = 10.0
+"""How often the time line of a call that is up is written, which is all of it each time."""
 
 MOST_AGAIN = 100
 """Calls whose end is kept for another try."""
@@ -70,6 +73,8 @@ class CallPages:
         self.with_audio = with_audio
         self.fresh_until = 0.0
         """Seconds of the segment at which the row should say again that it is alive."""
+        self.told_until = 0.0
+        """The same of its time line."""
 
     def __repr__(self) -> str:
         return f"<CallPages {self.facts.sid}>"
@@ -291,7 +296,8 @@ class Store:
                 self._database.write_turns(pages.turn_rows())
                 columns = pages.columns(batch)
                 is_ours = self._database.update(pages.row.id, pages.row.segment, columns)
-                if is_ours and (batch.over or batch.until >= pages.fresh_until):
+                if is_ours and (batch.over or batch.until >= pages.told_until):
+                    pages.told_until = batch.until + TIMELINE_S
                     try:
                         callbacks = self._database.statuses(pages.facts.sid)
                         write_call_timeline(pages, columns, callbacks)

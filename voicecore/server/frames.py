@@ -92,8 +92,13 @@ class FrameScanner:
                 break
             length = int.from_bytes(data[at + 2 : at + 2 + extra]) if extra else length_code
             frames += 1
-            self._begin(data[at], length)
-            at = payload + length
+            first_byte, at = data[at], payload + length
+            try:
+                self._begin(first_byte, length)
+            except RemoteProtocolError:
+                # What follows is still told from it: the peer's close frame above all.
+                self._head, self._skip, self._begun = data[at:], max(0, at - end), 0
+                raise
             if at <= end:
                 self._complete()
         self._skip = at - end

@@ -124,6 +124,8 @@ class Peer:
     async def _read_socket(self) -> bytes:
         if self._socket is None:
             return bytes(await self._transport.receive_some(MEDIA_READ_BYTES))
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError("we have closed it")  # trio raises a ValueError for it
         # trio's own way tries to read first, which here is nearly always too early: another
         # system call, and three times the Python.
         await trio.lowlevel.wait_readable(self._socket)
