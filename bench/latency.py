@@ -68,7 +68,7 @@ RECENT = Delays(stt_ms=50, live_ms=50, llm_ms=250, token_ms=12, tts_ms=100)
 INSTANT = Delays()
 SETS = {"classic": CLASSIC, "of 2026": RECENT, "instant": INSTANT}
 
-RECORDED_TIMES = 1.75
+RECORDED_TIMES = 1.5
 """So many times as long is counted of a recorded row: its turns take longer."""
 
 PAUSE_MS = 160
