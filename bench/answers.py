@@ -5,6 +5,9 @@
 A turn of a caller that was answered is one `Answer`.  Its stages are the server's own figures
 (``turn done``); its gap was measured at the caller.  What no stage accounts for is the cost of the
 server, the adapters, the sockets, and of the vendors' timers.
+
+In the recording flow the server knows a turn from the webhook on; what lies before it is what the
+carrier's part was told to take.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from delays import Delays
+from delays import CARRIER, Delays
 
 from voicecore.dialogue.turns import TurnRules
 
@@ -22,17 +25,19 @@ RULES = TurnRules()
 SAME_MS = 100
 """What the caller calls a gap and what the server does differ by less, if nothing was held up."""
 
-STAGES = ("pause", "stt", "llm", "clause", "tts", "gate", "rest")
+STAGES = ("pause", "carrier", "stt", "llm", "clause", "tts", "whole", "gate", "rest")
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a turn is made.  `speculation` is the setting; `is_cached`: the voice has said it."""
+    """How a turn is made.  `speculation` is the setting; `is_cached`: the voice has said it;
+    `is_recorded`: by the recording flow, which has neither of them."""
 
     delays: Delays
     is_live: bool
     speculation: str
     is_cached: bool = False
+    is_recorded: bool = False
 
     def due_ms(self, lost: int = 0) -> float:
         """Return the gap that end silence, pause and vendors' delays make by themselves.
@@ -41,6 +46,8 @@ class Way:
         next one wait longer.
         """
         delays = self.delays
+        if self.is_recorded:
+            return CARRIER.total_ms + delays.stt_ms + delays.reply_ms + delays.speech_ms
         words = (delays.live_ms if self.is_live else delays.stt_ms) + delays.clause_ms
         speech = 0 if self.is_cached else delays.tts_ms
         if self.speculation == "off":
@@ -66,7 +73,7 @@ class Answer:
     due: float
     lost: int
     pause: float
-    """From the last speech to the beginning of the turn."""
+    """From the last speech to the beginning of the turn, or to the recording's end."""
     stt: float
     llm: float
     clause: float
@@ -74,6 +81,10 @@ class Answer:
     gate: float
     """From the first audio until the turn was certain: the pipeline was hidden."""
     rest: float
+    carrier: float = 0
+    """From the recording's end until the server has it."""
+    whole: float = 0
+    """From the first audio until all of it is there, to be played as a file."""
 
     @property
     def excess(self) -> float:
@@ -90,7 +101,7 @@ def matched(
     for gap, (number, nth) in zip(result["gaps"], result["gap_turns"], strict=True):
         turn = done.get((f"CA{number:032x}", nth))
         if turn is not None:
-            answers.append(_answer(gap, turn, way))
+            answers.append((_recorded if way.is_recorded else _answer)(gap, turn, way))
     return answers
 
 
@@ -116,6 +127,23 @@ def _answer(gap: float, turn: Mapping[str, Any], way: Way) -> Answer:
     rest = gap - ready - gate
     times = {"gap": gap, "server_gap": turn["gap"] * 1000, "due": way.due_ms(lost)}
     return Answer(**times, lost=lost, pause=pause, **stages, gate=gate, rest=rest)
+
+
+def _recorded(gap: float, turn: Mapping[str, Any], way: Way) -> Answer:
+    stages = {name: turn.get(name, 0) * 1000 for name in ("stt", "llm", "clause", "tts")}
+    server_ms, fetch_ms = turn["gap"] * 1000, turn["fetch"] * 1000
+    return Answer(
+        gap=gap,
+        server_gap=CARRIER.early_ms + server_ms,
+        due=way.due_ms(),
+        lost=0,
+        pause=CARRIER.silence_ms,
+        **stages,
+        gate=0.0,
+        rest=gap - CARRIER.early_ms - server_ms,
+        carrier=CARRIER.early_ms - CARRIER.silence_ms + fetch_ms,
+        whole=server_ms - fetch_ms - sum(stages.values()),
+    )
 
 
 def strays(answers: Iterable[Answer]) -> int:

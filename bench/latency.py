@@ -6,7 +6,8 @@ The same callers and the same vendors' delays, in several ways: each row is `pyt
 its environment variables, the vendors (`vendors.py`) and the callers (`load.py`) on sockets of
 127.0.0.1.  "Batch" rows have all three stages from an OpenAI-compatible server; "live" rows hear by
 Deepgram's live API and speak by ElevenLabs'.  The gap is measured at the caller, from the last
-voiced frame sent to the first audible frame of the reply.
+voiced frame sent to the first audible frame of the reply.  "Recorded" rows are answered by the
+recording flow (`POST /voice`), batch: the phone's engine is the carrier (`recorded_load.py`).
 
 Each row also says what the gap has to be, by VOICECORE_SPECULATION, if nothing but silence and the
 vendors took time.  What was said before costs no TTS:
@@ -15,10 +16,18 @@ vendors took time.  What was said before costs no TTS:
     llm    max(end silence, pause + STT + LLM to the first clause) + TTS
     full   max(end silence, pause + STT + LLM to the first clause + TTS)
 
+    recorded   silence + upload + webhook + download + STT + LLM to its end + TTS to its end
+
 with 300 ms of end silence and a pause of 100 ms, 40 more after each pause of the caller's that was
 only that: one utterance of four has one, of 160 ms, and loses a speculation.  What the gap is above
 that is the excess: server, adapters, sockets, vendors' timers.  The target is 10 ms (p50) and 20 ms
 (p99) at most.
+
+The carrier's part of a recording: 1000 ms of silence end it, as our `<Record timeout="1">` says;
+200 ms later it is kept, 100 ms after that comes its webhook, and a download of it takes 300 ms.
+The silence is real, the others are assumed: they are what one reckons the classic way with.  A file
+is played when all of it is there: the voice, which speaks five times as fast as one listens, needs
+140 ms from the first of this reply to the last.
 
 The sets of delays.  "Classic": an upload takes 300 ms to be transcribed; the LLM's first token
 comes after 400 ms, its last after 600; TTS takes 450 (of 400 to 500).  "Of 2026", typical values:
@@ -43,7 +52,7 @@ from typing import Any
 
 import measure
 import report
-from program import Program
+from program import Program, free_port
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -52,12 +61,15 @@ from scenario import ROOT, START_S, BenchFailed, Child, cores
 sys.path.insert(0, str(ROOT))
 
 from answers import STAGES, Answer, Way, faults, matched, outlived, shares, speculations, strays
-from delays import TOKENS, Delays
+from delays import CARRIER, TOKENS, Delays
 
 CLASSIC = Delays(stt_ms=300, live_ms=50, llm_ms=400, token_ms=200 / (len(TOKENS) - 1), tts_ms=450)
 RECENT = Delays(stt_ms=50, live_ms=50, llm_ms=250, token_ms=12, tts_ms=100)
 INSTANT = Delays()
 SETS = {"classic": CLASSIC, "of 2026": RECENT, "instant": INSTANT}
+
+RECORDED_TIMES = 1.5
+"""So many times as long is counted of a recorded row: its turns take longer."""
 
 PAUSE_MS = 160
 THINK_S = 0.4
@@ -77,7 +89,7 @@ class Row:
     name: str
     way: Way
 
-    def settings(self, port: int, live_port: int) -> dict[str, str]:
+    def settings(self, port: int, live_port: int, rest_port: int) -> dict[str, str]:
         """Return the server's environment variables."""
         url = f"http://127.0.0.1:{port}"
         return {
@@ -87,6 +99,7 @@ class Row:
             "OPENAI_BASE_URL": f"{url}/v1",
             "DEEPGRAM_BASE_URL": f"http://127.0.0.1:{live_port}",
             "ELEVENLABS_BASE_URL": url,
+            "TWILIO_BASE_URL": f"http://127.0.0.1:{rest_port}",
             "VOICECORE_SPECULATION": self.way.speculation,
             "VOICECORE_CACHE_MB": "64" if self.way.is_cached else "0",
             "VOICECORE_GREETING": "Hello.",
@@ -99,12 +112,14 @@ def rows() -> list[Row]:
     for name in ("classic", "of 2026"):
         delays = SETS[name]
         found += [
+            Row(name, "recorded", Way(delays, False, "off", is_recorded=True)),
             Row(name, "batch, off", Way(delays, False, "off")),
             Row(name, "batch, full", Way(delays, False, "full")),
             Row(name, "live, llm", Way(delays, True, "llm")),
             Row(name, "live, full", Way(delays, True, "full")),
             Row(name, "live, full, cached", Way(delays, True, "full", is_cached=True)),
         ]
+    found.append(Row("instant", "recorded", Way(INSTANT, False, "off", is_recorded=True)))
     found.append(Row("instant", "live, full", Way(INSTANT, True, "full")))
     return found
 
@@ -132,10 +147,12 @@ def measure_row(row: Row, size: Size) -> dict[str, Any]:
     delays = json.dumps(asdict(row.way.delays))
     vendors = Child("vendors", delays, f"--hurry={size.hurry}", f"--core={load_core}")
     try:
-        ports = vendors.line(START_S)
+        ports = vendors.line(START_S) | {"rest_port": free_port()}
         program = Program(row.settings(**ports), server_core)
         with program:
-            result = _load(row, size, program, load_core)
+            load, plan = _plan(row, size, ports["rest_port"])
+            plan |= {"port": program.port, "core": load_core}
+            result = _load(Child(load, json.dumps(plan)), program, plan["seconds"])
             sold = _settled(vendors)
     finally:
         vendors.end()
@@ -162,10 +179,9 @@ def measure_row(row: Row, size: Size) -> dict[str, Any]:
     }
 
 
-def _load(row: Row, size: Size, program: Program, core: int) -> dict[str, Any]:
-    """Run the callers; return their result, with what the window cost the server."""
+def _plan(row: Row, size: Size, rest_port: int) -> tuple[str, dict[str, Any]]:
+    """Return which load calls, and its plan."""
     plan = {
-        "port": program.port,
         "calls": size.calls,
         "seconds": size.seconds,
         "seed": size.seed,
@@ -173,18 +189,24 @@ def _load(row: Row, size: Size, program: Program, core: int) -> dict[str, Any]:
         "warm_s": size.warm_s + SAID_BEFORE_S * row.way.is_cached,
         "think_s": THINK_S,
         "pause_ms": PAUSE_MS,
-        "core": core,
     }
-    load = Child("load", json.dumps(plan))
+    if not row.way.is_recorded:
+        return "load", plan
+    seconds = size.seconds * RECORDED_TIMES
+    return "recorded_load", plan | {"seconds": seconds, "rest_port": rest_port}
+
+
+def _load(load: Child, program: Program, seconds: float) -> dict[str, Any]:
+    """Run the callers; return their result, with what the window cost the server."""
     usage = {}
     try:
-        while (line := load.line(START_S))["event"] != "result":
+        while (line := load.line(seconds + START_S))["event"] != "result":
             if line["event"] in ("window", "over"):
                 usage[line["event"]] = program.usage()
     finally:
         load.end()
     spent = {name: usage["over"][name] - usage["window"][name] for name in usage["over"]}
-    return line | {"server": {name: 100 * used / size.seconds for name, used in spent.items()}}
+    return line | {"server": {name: 100 * used / seconds for name, used in spent.items()}}
 
 
 def _settled(vendors: Child) -> dict[str, Any]:
@@ -278,27 +300,30 @@ def verdict(results: Sequence[dict[str, Any]]) -> str:
 
 
 FOOTNOTE = (
-    "Not measured: recording the caller and playing a file, by arithmetic with the classic delays:"
-    " 1000 ms of silence that ends the recording + 200 upload + 100 webhook + 300 download"
-    f" + {CLASSIC.stt_ms:.0f} STT + 600 LLM to its end + {CLASSIC.tts_ms:.0f} TTS"
-    f" = {1000 + 200 + 100 + 300 + CLASSIC.stt_ms + 600 + CLASSIC.tts_ms:.0f} ms."
+    f"Recorded: of each gap, {CARRIER.total_ms:.0f} ms are the carrier's: {CARRIER.silence_ms:.0f}"
+    f" of silence that ends the recording, as TwiML has it, and, assumed, {CARRIER.upload_ms:.0f}"
+    f" upload, {CARRIER.webhook_ms:.0f} webhook, {CARRIER.download_ms:.0f} download."
 )
 
 COLOURS = {
     "pause": "0.75",
+    "carrier": "#9b7fb8",
     "stt": "#4c9fd6",
     "llm": "#e49b3b",
     "clause": "#f3c886",
     "tts": "#62ac68",
+    "whole": "#b5d8b8",
     "gate": "0.9",
     "rest": "#c0392b",
 }
 LABELS = {
     "pause": "silence until the turn begins",
+    "carrier": "upload, webhook, download",
     "stt": "STT",
     "llm": "LLM, first token",
     "clause": "LLM, first clause",
     "tts": "TTS",
+    "whole": "TTS to its end, to be played as a file",
     "gate": "waiting for the end of the turn",
     "rest": "from the first audio to the caller",
 }
@@ -350,7 +375,7 @@ def main() -> int:
     size = Size(options.calls, options.seconds, options.seed)
     wanted = [row for row in rows() if options.set in (None, row.set)]
     if options.quick:
-        size, wanted = replace(size, calls=4, seconds=4, warm_s=0.2, hurry=3), [wanted[-1]]
+        size, wanted = replace(size, calls=4, seconds=3, warm_s=0.2, hurry=3), wanted[-2:]
     console = Console(record=True, width=150)
     machine = report.machine()
     console.print(report.machine_line(machine))

@@ -66,7 +66,7 @@ class Load:
             seed=plan.seed,
             think_s=plan.think_s,
             reply_bytes=plan.reply_bytes,
-            utterances=_utterances(plan),
+            utterances=utterances_of(plan),
             noise=line_noise(plan.seed),
         )
         self._epoll = select.epoll()
@@ -175,8 +175,8 @@ class Load:
         }
 
 
-def _utterances(plan: Plan) -> list[Utterance]:
-    """What is said, in turn."""
+def utterances_of(plan: Plan) -> list[Utterance]:
+    """Return what is said, in turn."""
     said = utterances()
     if plan.pause_ms:
         silence = line_noise(plan.seed)[: int(plan.pause_ms / FRAME_MS)]

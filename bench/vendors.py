@@ -36,7 +36,7 @@ import measure
 import numpy as np
 import target
 import trio
-from delays import TOKENS, Delays
+from delays import CHARACTERS_PER_S, PACE, PIECE_S, SHORTEST_S, TOKENS, Delays
 from trio_websocket import ConnectionClosed, WebSocketConnection, serve_websocket
 
 from voicecore.audio import FRAME_BYTES, SAMPLE_RATE, mulaw, wav
@@ -50,9 +50,6 @@ LOUD_DBFS = -35
 INTERIM_S = 0.1
 
 VOICE_RATE = target.VOICE_RATE
-PIECE_S, PACE = 0.1, 5
-CHARACTERS_PER_S, SHORTEST_S = 90, 0.6
-"""How fast the voice speaks, and how long at least."""
 
 
 @dataclass

@@ -15,13 +15,17 @@ from types import ModuleType
 from typing import Any
 
 import h11
+import httpx
 import pytest
 import trio
 from trio.testing import memory_stream_pair
 
 from voicecore.audio import mulaw
-from voicecore.audio.wav import Wav, to_bytes
+from voicecore.audio.wav import Wav, telephone_bytes, to_bytes
 from voicecore.dialogue.endpointing import may_go_on
+from voicecore.phone.account import Account
+from voicecore.phone.call import Call, Number
+from voicecore.phone.sounds import silence, spoken
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 
@@ -36,6 +40,7 @@ def module(name: str) -> ModuleType:
 
 
 answers, caller, delays, vendors = map(module, ("answers", "caller", "delays", "vendors"))
+recorded_load = module("recorded_load")
 
 SLOW = delays.Delays(stt_ms=300, live_ms=50, llm_ms=400, token_ms=10, tts_ms=450)
 QUICK = delays.Delays(stt_ms=10, live_ms=10, llm_ms=20, token_ms=1, tts_ms=30)
@@ -51,15 +56,19 @@ def test_runs_and_writes_its_results(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     result = json.loads((tmp_path / "latency.json").read_text())
-    [row] = result["rows"]
-    assert row["gap"]["n"] == len(row["answers"]) >= 1
+    recorded, row = result["rows"]
     assert row["gap"]["min"] > 200
-    assert (row["outlived"], row["vendors"]["open"]) == (0, {})
     assert row["speculations"]["kept"] >= row["gap"]["n"]
-    for answer in row["answers"]:
-        assert sum(answer[stage] for stage in answers.STAGES) == pytest.approx(answer["gap"], abs=1)
+    assert recorded["gap"]["min"] > delays.CARRIER.total_ms
+    assert recorded["speculations"] == {"kept": 0, "lost": 0, "lost_tokens": 0}
+    for each in (recorded, row):
+        assert each["gap"]["n"] == len(each["answers"]) >= 1
+        assert (each["outlived"], each["vendors"]["open"]) == (0, {})
+        for answer in each["answers"]:
+            stages = sum(answer[stage] for stage in answers.STAGES)
+            assert stages == pytest.approx(answer["gap"], abs=1)
     assert (tmp_path / "latency.png").stat().st_size > 1000
-    assert "Not measured" in (tmp_path / "latency.txt").read_text()
+    assert "1600 ms are the carrier's" in (tmp_path / "latency.txt").read_text()
 
 
 @pytest.mark.parametrize(
@@ -73,6 +82,7 @@ def test_runs_and_writes_its_results(tmp_path: Path) -> None:
         (answers.Way(QUICK, True, "full"), 0, 300),
         (answers.Way(QUICK, True, "llm"), 0, 300 + 30),
         (answers.Way(QUICK, True, "off"), 0, 300 + 10 + 23 + 30),
+        (answers.Way(SLOW, False, "off", is_recorded=True), 0, 1600 + 300 + 550 + 590),
     ],
 )
 def test_knows_what_the_gap_has_to_be(way: Any, lost: int, due: float) -> None:
@@ -81,6 +91,17 @@ def test_knows_what_the_gap_has_to_be(way: Any, lost: int, due: float) -> None:
 
 def test_the_first_clause_stands_with_its_fourth_token() -> None:
     assert delays.Delays(llm_ms=400, token_ms=10).clause_ms == 430
+
+
+def test_the_carriers_part_is_that_of_the_classic_arithmetic() -> None:
+    carrier = delays.CARRIER
+    assert (carrier.early_ms, carrier.total_ms) == (1000 + 200 + 100, 1000 + 200 + 100 + 300)
+
+
+def test_knows_how_long_the_voice_needs_for_a_whole_reply() -> None:
+    pieces = vendors.Voice().pieces("".join(delays.TOKENS), "pcm")
+    more_ms = (len(pieces) - 1) * vendors.PIECE_S / vendors.PACE * 1000
+    assert SLOW.speech_ms == pytest.approx(450 + more_ms)
 
 
 def turn_done(number: int, gap: float, **figures: float | bool) -> dict[str, Any]:
@@ -125,6 +146,16 @@ def test_time_behind_the_gate_is_nobodys_cost() -> None:
         {"gaps": [303.0], "gap_turns": [(0, 1)]}, log, answers.Way(QUICK, True, "full")
     )
     assert (answer.gate, answer.rest, answer.excess) == pytest.approx((90, 3, 3))
+
+
+def test_of_a_recorded_turn_the_server_knows_what_comes_after_the_webhook() -> None:
+    done = {"gap": 1.5, "fetch": 0.31, "stt": 0.3, "llm": 0.4, "clause": 0.2, "tts": 0.1}
+    log = [line(7, "processing"), line(7, "turn done", speculated=False, **done)]
+    way = answers.Way(SLOW, False, "off", is_recorded=True)
+    [answer] = answers.matched({"gaps": [2812.0], "gap_turns": [(7, 1)]}, log, way)
+    assert (answer.pause, answer.carrier, answer.whole) == pytest.approx((1000, 610, 190))
+    assert (answer.server_gap, answer.rest) == pytest.approx((2800, 12))
+    assert sum(answers.shares([answer]).values()) == pytest.approx(2812)
 
 
 def test_counts_speculations_and_their_tokens() -> None:
@@ -256,6 +287,76 @@ async def test_who_leaves_is_not_served_on(autojump_clock: object) -> None:
         await trio.sleep(0.001)
         figures = book.read()
     assert (figures["open"], figures["left"], figures["ended"]) == ({}, {"llm": 1}, {})
+
+
+class Host:
+    """A server's recording flow: hears a recording's webhook, has a file played in answer."""
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.startswith("/voice/audio/"):
+            sound = silence(0.06) + spoken("I see.")
+            return httpx.Response(200, content=telephone_bytes(sound), headers=WAV)
+        document = LISTEN
+        if request.url.path == "/voice/recording":
+            document = LISTEN.replace(b"<Record", b"<Play>/voice/audio/a.wav</Play><Record")
+        return httpx.Response(200, content=document, headers={"content-type": "text/xml"})
+
+
+LISTEN = b"""<?xml version="1.0" encoding="UTF-8"?><Response><Record action="/voice/recording"
+ timeout="1" playBeep="false"/></Response>"""
+WAV = {"content-type": "audio/x-wav"}
+
+
+async def test_a_recorded_caller_measures_what_it_hears(autojump_clock: object) -> None:
+    plan = recorded_load.RecordedPlan(think_s=0.4, pause_ms=160)
+    tally, host = caller.Tally(), Host()
+    voice = recorded_load.RecordedCaller(plan, 1, tally)
+    voice.is_counting = True
+    voice.call = Call(Number("http://host/voice"), voice, account=Account(recording_delay_s=0))
+    distance = recorded_load.Distance(voice, httpx.MockTransport(host))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(voice.call.place, None, distance)
+        await trio.sleep(30)
+        voice.call.hang_up()
+    assert voice.call.error is None
+    # 1 s of silence, 300 ms to the webhook, 60 ms of the file that cannot be heard.
+    assert tally.gaps == pytest.approx([1360] * len(tally.gaps), abs=0.01)
+    heard = [turn for turn in voice.call.turns if turn.gap is not None]
+    assert len(heard) == len(tally.gaps) == len(tally.gap_turns) > 5
+    for turn, (number, nth) in zip(heard, tally.gap_turns, strict=True):
+        assert turn.gap == pytest.approx(1.36, abs=0.021)
+        assert (turn.said, number) == (f"utterance {nth}", int(voice.call.call_sid[2:], 16))
+    assert tally.missed_replies == 0
+
+
+async def test_what_is_not_answered_is_missed(autojump_clock: object) -> None:
+    plan = recorded_load.RecordedPlan(think_s=0.4)
+    tally = caller.Tally()
+    voice = recorded_load.RecordedCaller(plan, 1, tally)
+    voice.is_counting = True
+    voice.call = Call(Number("http://host/voice"), voice)
+
+    def say_nothing(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=LISTEN, headers={"content-type": "text/xml"})
+
+    with trio.move_on_after(10):
+        await voice.call.place(
+            None, recorded_load.Distance(voice, httpx.MockTransport(say_nothing))
+        )
+    assert tally.turns > tally.missed_replies >= tally.turns - 2 > 0
+    assert tally.gaps == []
+
+
+async def test_a_recording_takes_its_time(autojump_clock: object) -> None:
+    near, far = memory_stream_pair()
+    slow = recorded_load.Slow(near, 0.3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slow.send_all, b"RIFF")
+        assert await far.receive_some() == b"RIFF"
+        assert trio.current_time() == pytest.approx(0.3)
+        await far.send_all(b"GET")
+        assert await slow.receive_some() == b"GET"
+        assert trio.current_time() == pytest.approx(0.3)
 
 
 def test_refuses_what_makes_no_sense() -> None:

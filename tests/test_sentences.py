@@ -90,6 +90,14 @@ def test_a_number_is_not_cut_at_its_comma() -> None:
     ]
 
 
+def test_without_hurry_the_first_piece_is_a_whole_sentence() -> None:
+    text = "Good question, let me look. Here, I see."
+    assert texts(text)[0] == "Good question,"
+    unhurried = Splitter(is_hurried=False)
+    clauses = unhurried.feed(text) + unhurried.flush()
+    assert clauses == [Clause("Good question, let me look.", True), Clause("Here, I see.", True)]
+
+
 def test_a_sentence_is_out_as_soon_as_it_certainly_stands() -> None:
     splitter = Splitter()
     assert splitter.feed("It is sunny.") == []

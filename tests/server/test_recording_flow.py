@@ -93,6 +93,19 @@ async def test_it_is_measured_and_logged_as_a_call(autojump_clock: MockClock) ->
     assert ended["seconds"] == pytest.approx(trio.current_time(), abs=0.1)
 
 
+async def test_the_voice_is_asked_for_whole_sentences(autojump_clock: MockClock) -> None:
+    """Nobody hears the first words before the last are there: an early clause is a wait more."""
+    tts = FakeTTS(0.4)
+    agent = fake_agent(llm=FakeLLM(answer=lambda _: "Good question, let me look."), tts=tts)
+    async with flow_server(agent) as house:
+        caller = Carrier(house)
+        await caller.calls()
+        await caller.says("hello")
+        await caller.hangs_up()
+    [done] = house.shared.milestones.of("turn done")
+    assert done["gap"] == pytest.approx(0.4, abs=0.001)
+
+
 async def test_signed_by_twilio_and_not_at_all(autojump_clock: MockClock) -> None:
     agent = fake_agent(llm=FakeLLM(5.0), greeting="Hi.")
     async with flow_server(agent, twilio_auth_token="secret") as house:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
@@ -245,3 +247,33 @@ async def test_a_minute_is_heard_of_longer_ones(autojump_clock: MockClock) -> No
         httpx.MockTransport(lambda request: httpx.Response(200, stream=Pieces(long))),
     ) as recordings:
         assert len(await recordings.fetch(ACCOUNT, SID)) == 60 * SAMPLE_RATE
+
+
+def test_what_fetches_recordings_is_loaded_with_the_first_one() -> None:
+    code = """
+import sys
+import trio
+import trio.testing
+from voicecore.errors import ProviderError
+from voicecore.server.recording_source import RecordingSource
+from voicecore.settings import Settings
+
+def loaded():
+    return sorted({"httpx", "numpy"} & sys.modules.keys())
+
+async def main():
+    source = RecordingSource(Settings(_env_file=None))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(source.run)
+        await trio.testing.wait_all_tasks_blocked()
+        print(loaded())
+        try:
+            await source.fetch("AC", "RE")
+        except ProviderError as error:
+            print(error.fault, loaded())
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == ["[]", "garbage ['httpx', 'numpy']"]

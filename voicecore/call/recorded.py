@@ -99,7 +99,7 @@ class Tape:
 
     def new_speech(self, name: str) -> Speech:
         """Return an empty speech that can be taken."""
-        return Speech(name, self._alarm, Pace(), TAPE_BYTES)
+        return Speech(name, self._alarm, Pace(), TAPE_BYTES, is_live=False)
 
     async def play(self, speech: Speech) -> None:
         """Take a speech to its end: it will be heard whole."""

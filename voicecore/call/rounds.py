@@ -47,12 +47,13 @@ class Round:
 
 
 class Rounds:
-    """One reply's rounds."""
+    """One reply's rounds.  `is_hurried`: see `Splitter`."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_hurried: bool = True) -> None:
         self._past: list[Round] = []
         self._round = Round()
-        self._splitter = Splitter()
+        self._is_hurried = is_hurried
+        self._splitter = Splitter(is_hurried)
         self._characters = 0
 
     def __repr__(self) -> str:
@@ -111,7 +112,7 @@ class Rounds:
     def advance(self) -> None:
         """The tools were used: the next round begins."""
         self._past.append(self._round)
-        self._round, self._splitter = Round(), Splitter()
+        self._round, self._splitter = Round(), Splitter(self._is_hurried)
 
     def prompt(self) -> list[Message]:
         """Return what the model must know of this reply to go on with it."""

@@ -59,9 +59,16 @@ class Speech:
     """One reply's audio.  Positions are bytes of mu-law since the reply began."""
 
     def __init__(
-        self, name: str, player: Alarm, pace: Pace, message_bytes: int = FRAME_BYTES
+        self,
+        name: str,
+        player: Alarm,
+        pace: Pace,
+        message_bytes: int = FRAME_BYTES,
+        is_live: bool = True,
     ) -> None:
         self.name = name
+        self.is_live = is_live
+        """Whether it is heard while it is made; else when all of it is there."""
         self.spoken = Spoken(pace)
         self.sent = 0
         """Everything before this byte is on the wire."""

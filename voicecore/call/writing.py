@@ -35,7 +35,7 @@ class Writing:
     """What a model makes of one reply."""
 
     def __init__(self, agent: Agent, hands: Hands, voice: Voice) -> None:
-        self.rounds = Rounds()
+        self.rounds = Rounds(voice.speech.is_live)
         self.messages: Sequence[Message] = ()
         """What is replied to."""
         self.is_complete = False
@@ -61,7 +61,7 @@ class Writing:
     def begin_again(self) -> None:
         """Forget what was written."""
         self.has_broken_off = False
-        self.rounds = Rounds()
+        self.rounds = Rounds(self._voice.speech.is_live)
         self._hands.reset()
 
     async def run(self, pass_on: PassOn, nursery: trio.Nursery) -> None:

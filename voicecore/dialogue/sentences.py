@@ -1,8 +1,9 @@
 """Cut a stream of text into what TTS is given: the first clause early, then whole sentences.
 
 The sooner TTS has something to say, the sooner the caller hears it; but a voice needs a whole
-sentence to sound right.  So the very first piece may end at a comma, all others end where a
-sentence does: at ``. ? !``, at a danda ``। ॥``, at an ideographic ``。？！``, or at a new line.
+sentence to sound right.  So the very first piece may end at a comma, if there is any hurry, all
+others end where a sentence does: at ``. ? !``, at a danda ``। ॥``, at an ideographic ``。？！``, or
+at a new line.
 
 A full stop ends a sentence only if what follows shows that it does: not inside numbers (3.50),
 addresses (a.b@example.com), after abbreviations (Dr., e.g.) or initials (J. Smith).  Text arrives
@@ -57,11 +58,13 @@ class Clause:
 
 
 class Splitter:
-    """One reply's text, as it streams in."""
+    """One reply's text, as it streams in.  `is_hurried`: its beginning is heard before its end is
+    written."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_hurried: bool = True) -> None:
         self._text = ""
-        self._first = True
+        self._may_be_short = is_hurried
+        """Whether the next piece may end at a comma."""
         self._may_close = False
         """Whether a sentence has just ended at a mark that is not waited behind: what closes with
         it may still come."""
@@ -78,7 +81,7 @@ class Splitter:
             self._drop_closers()
             if any(character.isalnum() for character in clause):  # else there is nothing to say
                 clauses.append(Clause(clause, ends_sentence))
-                self._first = False
+                self._may_be_short = False
         return clauses
 
     def flush(self) -> list[Clause]:
@@ -105,7 +108,7 @@ class Splitter:
                     return None
                 if ends:
                     return self._after_mark(at), True
-            elif character in _CLAUSE_ENDS and self._first and at >= MIN_FIRST_CLAUSE:
+            elif character in _CLAUSE_ENDS and self._may_be_short and at >= MIN_FIRST_CLAUSE:
                 if at + 1 == len(text):
                     return None
                 if text[at + 1].isspace() or character not in ",:":
