@@ -243,6 +243,23 @@ async def test_a_record_that_nobody_closes_is_of_a_lost_call(
     assert len(sides(only(tmp_path))[0]) >= 1600
 
 
+async def test_of_too_many_milestones_the_end_is_kept(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with virtual_records(tmp_path) as records:
+        record = records.begin(SID)
+        for _ in range(call_record.WAITING_MILESTONES + 10):
+            record.observe(SID, "digit", 0, {"text": "5"})
+        record.observe(SID, "call ended", 0, {"reason": "caller"})
+        await record.close()
+    (row,) = rows(tmp_path)
+    assert row["ended_by"] == "caller"
+    assert len(lines(only(tmp_path))) == call_record.WAITING_MILESTONES
+    assert [r.getMessage() for r in caplog.records if r.name == "voicecore.records"] == [
+        "calls are not recorded: 10 milestones were too many at once"
+    ]
+
+
 async def test_a_lost_call_is_as_long_as_it_was(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with virtual_records(tmp_path) as records:
         records.begin(SID)

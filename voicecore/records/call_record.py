@@ -61,6 +61,7 @@ class CallRecord:
         """Set once all of it is on disk, or never will be."""
         self.dropped_bytes = 0
         """Sound that was too much for the disk."""
+        self.dropped_milestones = 0
         self._keeps = keeps
         self._wake = wake
         self._began = trio.current_time()
@@ -77,7 +78,10 @@ class CallRecord:
 
     def observe(self, call_sid: str, event: str, at: float, fields: Mapping[str, object]) -> None:
         """Take a milestone (see `call.timeline.Observer`)."""
-        if self._batch.over or len(self._batch.milestones) >= WAITING_MILESTONES:
+        if self._batch.over:
+            return
+        if len(self._batch.milestones) >= WAITING_MILESTONES and event != "call ended":
+            self.dropped_milestones += 1
             return
         kept = {
             name: _storable(value)

@@ -171,6 +171,8 @@ class Records:
                 record.written.set()
                 if record.dropped_bytes:
                     self._fail(f"{record.dropped_bytes} bytes of sound were too much at once")
+                if record.dropped_milestones:
+                    self._fail(f"{record.dropped_milestones} milestones were too many at once")
         for _, written in statuses:
             written.set()
 
