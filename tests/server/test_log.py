@@ -101,6 +101,18 @@ def test_one_message_of_a_stranger_is_not_logged_for_ever() -> None:
     assert len(stream.getvalue().splitlines()) == REPEATS
 
 
+def test_a_caller_who_holds_a_key_down_costs_no_disk_and_no_other_callers_line() -> None:
+    stream = io.StringIO()
+    configure("text", log_text=True, stream=stream)
+    for number in range(1000):
+        logging.getLogger("voicecore.call").info("digit", extra={"call": "CA1", "at": number})
+    logging.getLogger("voicecore.call").info("digit", extra={"call": "CA2"})
+    logging.getLogger("voicecore.call").info("call ended", extra={"call": "CA1"})
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == REPEATS + 2
+    assert "CA2" in lines[-2]
+
+
 def test_a_broken_pipe_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     class Broken(io.StringIO):
         def write(self, text: str) -> int:

@@ -56,22 +56,26 @@ class LogPipe(logging.StreamHandler[TextIO]):
 
 
 class Repeats(logging.Filter):
-    """Lets the server's own messages through `REPEATS` times in `REPEATS_S` seconds each."""
+    """Lets the server's own messages through `REPEATS` times in `REPEATS_S` seconds each, and as
+    many of one kind from one call: a stranger who presses keys should not fill the disk either."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._counts: dict[str, int] = {}
+        self._counts: dict[tuple[str, str], int] = {}
         self._since = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is logged."""
-        if record.name not in ("voicecore.server", "trio.serve_listeners"):
+        if record.name not in ("voicecore.server", "voicecore.call", "trio.serve_listeners"):
             return True
         if record.created - self._since > REPEATS_S:
             self._counts.clear()
             self._since = record.created
-        # Keyed by the constant part of the message, of which there are few.
-        count = self._counts[record.msg] = self._counts.get(record.msg, 0) + 1
+        # By the constant part of the message, of which there are few, and by its call, if there is
+        # one that has begun: of those, too, there are only so many in ten seconds.
+        is_calls = record.name == "voicecore.call"
+        key = record.msg, str(getattr(record, "call", "")) if is_calls else ""
+        count = self._counts[key] = self._counts.get(key, 0) + 1
         return count <= REPEATS
 
 
