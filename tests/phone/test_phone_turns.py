@@ -12,6 +12,7 @@ from phone_fakes import tone, utterance
 
 from voicecore.phone.buffer import PlaybackBuffer
 from voicecore.phone.loudness import QUIET_FRAME, frames_of, is_audible, voiced_frames
+from voicecore.phone.script import Manners, Script
 from voicecore.phone.turns import TICK_S, TurnRecorder
 
 LOUD = tone(0.02)
@@ -49,6 +50,16 @@ def test_leading_silence_of_a_reply_is_part_of_the_gap() -> None:
     ear.hear(10, voiced=True)
     ear.hear(12, QUIET_FRAME * 10 + LOUD * 2)
     assert ear.log.turns[1].gap == pytest.approx(11 * TICK_S)
+
+
+@pytest.mark.parametrize("lingers_s", [0.0, 2.0])
+def test_a_machine_hears_a_message_after_the_greeting(lingers_s: float) -> None:
+    ear, script = Ear(), Script([], Manners(lingers_s=lingers_s))
+    ear.buffer.media(LOUD * 20 + QUIET_FRAME * 60 + LOUD * 50)
+    while script.frame(ear.log) is not None:
+        ear.hear(1)
+    heard = 1.0 if not lingers_s else 0.02 * 130 + 0.6 + lingers_s
+    assert ear.log.now == pytest.approx(heard, abs=0.1)
 
 
 def test_a_stream_of_silence_is_no_reply() -> None:

@@ -146,6 +146,22 @@ async def test_a_sentence_is_said_in_the_next_pause_and_under_a_key_once(
         assert (await house.post(f"/calls/{sid(2)}/say", {"text": "x"})).status == 404
 
 
+async def test_a_sentence_of_which_nothing_was_heard_is_said_later(
+    autojump_clock: MockClock,
+) -> None:
+    """Whenever the caller begins to speak: it is heard, and it is heard once."""
+    for step in range(8):
+        caller = (
+            ScriptedCaller().pauses(2.8 + 0.05 * step).says("one two three").pauses(9).hangs_up()
+        )
+        async with talking(caller, fake_agent(greeting="")) as (house, talk):
+            await trio.sleep(3)
+            answer = await house.post(f"/calls/{sid(1)}/say", {"text": "Taxi."})
+            assert answer.status == 200
+            transcript = await talk.ended()
+            assert transcript.heard.count("Taxi.") == 1
+
+
 async def test_too_much_to_say_is_refused(autojump_clock: MockClock) -> None:
     async with talking(ScriptedCaller().pauses(3).hangs_up()) as (house, _):
         path = f"/calls/{sid(1)}/say"

@@ -197,6 +197,8 @@ async def test_asked_twice_it_rings_once_and_for_another_not_at_all(
         assert (again.status, decoded(again)) == (202, {"status": "connecting"})
         other = await it.house.post(path, {**WARM, "to": "+15550004444"})
         assert other.status == 409
+        cold = await it.house.post(path, {"to": "+15550004444"})
+        assert (cold.status, it.house.calls.lines()[0].state) == (409, "live")
         await trio.sleep(1)
         assert len(it.twilio.created) == 1
         await it.status("busy")

@@ -78,3 +78,10 @@ def report(turn: Turn, log: CallLog, **more: object) -> None:
         )
     if turn.outcome in (Outcome.HEARD, Outcome.SILENT, Outcome.FAILED):
         log.milestone("ready")
+
+
+def was_heard(turn: Turn) -> bool:
+    """Return whether a finished turn was heard, in part at least, or is not worth another try."""
+    speech = turn.reply.speech
+    is_cut = turn.outcome is Outcome.CUT and not turn.has_failed
+    return not is_cut or bool(speech.spoken.heard(speech.confirmed))

@@ -22,7 +22,7 @@ from ..dialogue.turns import (
 )
 from .events import Heard, PipelineEvent, TurnFinished, Typed
 from .keypad import Keypad
-from .live_turns import LiveTurns
+from .live_turns import LiveTurns, was_heard
 from .phrases import Announcement
 from .silence import Silence
 from .transfer import Transfer
@@ -218,6 +218,7 @@ class Pipeline:
 
     def _finish(self, turn: Turn) -> None:
         """Draw the consequences of a finished turn."""
+        self._silence.finish(turn.announcement, was_heard(turn))
         if turn.is_committed:
             if turn.has_failed:
                 self._failures += bool(turn.utterance)

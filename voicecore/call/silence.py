@@ -23,7 +23,7 @@ class Silence:
         """Idle prompts since the caller last said something."""
         self._limits = limits
         self._words = words
-        self._orders: deque[str] = deque()
+        self._orders: deque[Announcement] = deque()
         self._parting = ""
         self._ends_at = began + limits.max_call_s
         self._since = began
@@ -51,8 +51,13 @@ class Silence:
         """Have a sentence said in the next pause; false: too many wait already."""
         if len(self._orders) >= ORDERS_WAITING:
             return False
-        self._orders.append(text)
+        self._orders.append(Announcement(text))
         return True
+
+    def finish(self, words: Announcement, was_heard: bool) -> None:
+        """`words` were said; if anything was heard of them, they are not said again."""
+        if was_heard and self._orders and self._orders[0] is words:
+            self._orders.popleft()
 
     def part(self, text: str) -> None:
         """Have a last thing said, now."""
@@ -79,7 +84,8 @@ class Silence:
         if is_speaking or not math.isfinite(self._since):
             return None
         if self._orders:
-            return Announcement(self._orders.popleft())
+            # It stays until it is finished: a caller who begins to speak may hear none of it.
+            return self._orders[0]
         if now < self.due_at(is_speaking):
             return None
         if self.prompts < self._limits.idle_prompts:

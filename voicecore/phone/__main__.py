@@ -32,6 +32,9 @@ __all__ = ["main", "parser"]
 SPREAD_S = 0.02
 """Calls begin so far apart, as they would; it also keeps their 20 ms ticks out of step."""
 
+MACHINE_S = 3.0
+"""An answering machine hangs up when it has heard nothing for so long."""
+
 LINGER_S = 0.6
 """How long recordings can still be fetched when the last call is over."""
 
@@ -149,7 +152,9 @@ def _call(
     account: Account,
     order: CallOrder | None,
 ) -> Call:
-    manners = Manners(options.greeting_wait, options.patience, options.interrupt_at)
+    # A machine records until the other side hangs up, or says nothing any more.
+    lingers_s = MACHINE_S if options.answered_by.startswith("machine") else 0.0
+    manners = Manners(options.greeting_wait, options.patience, options.interrupt_at, lingers_s)
     voice: Voice = Script(options.say, manners) if microphone is None else microphone
     conditions = Conditions(
         max_s=options.max,

@@ -26,6 +26,8 @@ class Manners:
     """How long a reply may take to begin."""
     interrupt_at_s: float | None = None
     """Talk over each reply that has a next file to say, this long after its beginning."""
+    lingers_s: float = 0.0
+    """Hang up only when there was nothing more to hear for so long, as an answering machine."""
 
 
 class Voice(Protocol):
@@ -59,6 +61,8 @@ class Script:
         self._saying: Utterance | None = None
         self._at = 0
         self._silent_since = 0.0
+        self._over_since: float | None = None
+        """Since when there is nothing left to say, and nothing to hear."""
 
     def __repr__(self) -> str:
         return f"<Script says {self._saying}, {len(self._ahead)} ahead>"
@@ -69,9 +73,11 @@ class Script:
             self._silent_since = 0.0
         if self._saying is None and self._my_turn(log):
             if not self._ahead:
-                return None
+                return self._linger(log.now)
             self._saying, self._at = self._ahead.pop(0), 0
             log.begin(self._saying.name)
+        else:
+            self._over_since = None
         saying = self._saying
         if saying is None or self._at >= len(saying.frames):
             self._saying = None
@@ -81,6 +87,12 @@ class Script:
         if self._at == len(saying.frames):
             self._saying, self._silent_since = None, log.now
         return said
+
+    def _linger(self, now: float) -> tuple[bytes, bool] | None:
+        if self._over_since is None:
+            self._over_since = now
+        is_over = now - self._over_since >= self._manners.lingers_s
+        return None if is_over else (QUIET_FRAME, False)
 
     def _my_turn(self, log: TurnRecorder) -> bool:
         if log.floor is not Floor.OPEN:

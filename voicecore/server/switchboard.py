@@ -135,8 +135,9 @@ class Switchboard:
                 pending = self.transfers.start(known, number, briefing, aloud=True)
                 return Report("connecting" if pending is not None else "busy")
             case GiveAway(number=number):
-                known.give(Transfer(number))
-                return Report("transferring")
+                if self.transfers.is_asking_for(known):
+                    return Report("busy")
+                return Report("transferring" if known.give(Transfer(number)) else "busy")
         return Report()
 
     async def _verdict(self, call: Call) -> str | None:

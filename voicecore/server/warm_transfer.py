@@ -160,6 +160,10 @@ class WarmTransfers:
         self._started.send_nowait(pending)
         return pending
 
+    def is_asking_for(self, known: KnownCall) -> bool:
+        """Whether a human is being asked to take this call."""
+        return any(pending.known is known for pending in self._pending.values())
+
     def brief(self, id_: str) -> list[str]:
         """Return what a human is told: the words, their language, and whether there is audio."""
         pending = self._pending.get(id_)
