@@ -77,6 +77,9 @@ AGENTS = {
     "def answer(call): ...": "answer is neither",
     "class answer:\n    async def __call__(self, call): ...": "answer is neither",
     "from voicecore import Agent as answer": "answer is neither",
+    "from voicecore import Agent\nanswer = Agent(stt=3)": "stt: 3 cannot listen",
+    "from voicecore import Agent\nanswer = Agent(persona='x')": "persona: takes a Persona, not 'x'",
+    "from voicecore import Agent\nanswer = Agent(transfers={'a': 'b'})": "transfers: a: takes a",
 }
 
 

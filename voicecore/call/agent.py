@@ -12,7 +12,7 @@ from ..audio.vad import GatedVad
 from ..contracts import LLM, STT, TTS, VAD, SpeechToSpeech, WarmsUp
 from ..dialogue.sentences import Splitter
 from ..dialogue.turns import TurnRules
-from ..settings import Settings
+from ..settings import E164, Settings
 from .from_settings import FROM_SETTINGS
 from .phrases import Announcement, Phrases, StockWords, default_greeting, stock_words
 from .toolbox import Function, OnBargeIn, Toolbox
@@ -92,6 +92,23 @@ class Agent:
     model: SpeechToSpeech | None = None
     """Who hears and speaks by itself; then `tts` speaks only what is ready-made, and `stt` and
     `llm` do nothing."""
+
+    def __post_init__(self) -> None:
+        """Refuse at once what would otherwise fail in the first call.
+
+        Raises:
+            TypeError: a provider that is none, or a persona that is none.
+            ValueError: a number to transfer calls to that is none.
+        """
+        for stage, ability in (("stt", "listen"), ("llm", "reply"), ("tts", "speak")):
+            given: object = getattr(self, stage)
+            if given is not None and not hasattr(given, ability):
+                raise TypeError(f"{stage}: {given!r:.60} cannot {ability}")
+        if not isinstance(self.persona, Persona):
+            raise TypeError(f"persona: takes a Persona, not {self.persona!r:.60}")
+        for name, number in self.transfers.items():
+            if not E164.fullmatch(number):
+                raise ValueError(f"transfers: {name}: takes a number in E.164, not {number!r:.60}")
 
     @overload
     def tool(self, function: Function, /) -> Function: ...
