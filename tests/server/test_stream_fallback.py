@@ -76,6 +76,26 @@ async def test_a_stream_that_is_lost_goes_on_in_any_worker(autojump_clock: MockC
     assert ended == ["caller", "caller"]  # the stream's, by its log, and the call's
 
 
+async def test_a_stream_that_is_dead_to_its_carrier_alone_overwrites_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    agent = fake()
+    async with flow_server(agent) as house, trio.open_nursery() as nursery:
+        nursery.start_soon(stream, house, talker())
+        await trio.sleep(8)
+        caller = Carrier(house)
+        assert (await caller.visit("/voice-stream/ended")).text == WORDS.cut_off
+        await caller.says("for two")
+        await house.streams.wait_empty()  # the agent has asked in vain whether anybody is there
+        assert (await caller.says("tomorrow")).text == "You said tomorrow."
+    assert messages(agent)[-4:] == [
+        ("assistant", WORDS.cut_off),
+        ("user", "for two"),
+        ("assistant", "You said for two."),
+        ("user", "tomorrow"),
+    ]
+
+
 async def test_a_stream_whose_agent_crashes_goes_on_with_what_was_said(
     autojump_clock: MockClock,
 ) -> None:
