@@ -140,8 +140,10 @@ async def test_a_server_that_was_restarted_goes_on_with_a_recording(
 async def test_a_call_that_is_over_is_told_nothing(status: str, autojump_clock: MockClock) -> None:
     async with flow_server(fake()) as house:
         caller = Carrier(house)
-        for path in ("/voice-stream/ended", "/voice-stream/dialled", "/voice/recording", "/voice"):
-            assert (await caller.visit(path, CallStatus=status)).verbs == SILENT
+        for path in ("", "/ended", "/dialled"):
+            assert (await caller.visit(f"/voice-stream{path}", CallStatus=status)).verbs == SILENT
+        for path in ("", "/recording"):
+            assert (await caller.visit(f"/voice{path}", CallStatus=status)).verbs == SILENT
         assert not len(house.calls)
         assert not house.shared.milestones
 

@@ -81,6 +81,8 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
     call_sid = form.first("CallSid")
     if not call_sid:
         return Response(400, b"no CallSid\n")
+    if form.first("CallStatus") in OVER:
+        return Response(200, twiml.hang_up(), XML)
     if house.admission.draining or house.admission.full:
         ordered = await outbound.ordered_parameters(house, request, form)
         return await recording_routes.instead_of_stream(house, request, form, ordered or {})
