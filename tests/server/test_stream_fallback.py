@@ -125,6 +125,17 @@ async def test_a_call_that_nobody_knows_is_an_apology_and_goes_on(
         assert (await caller.says("hello")).text == "You said hello."
 
 
+async def test_a_call_that_gets_no_stream_after_all_is_greeted(autojump_clock: MockClock) -> None:
+    async with flow_server(fake(), max_calls=1) as house:
+        caller = Carrier(house)
+        assert (await caller.visit("/voice-stream", CallStatus="ringing")).verbs == ["Connect"]
+        house.ledger.call_began()  # somebody else's stream was faster
+        heard = await caller.visit("/voice-stream/ended")
+        assert (heard.text, heard.verbs) == ("Hi.", RECORD)
+        assert (await caller.says("hello")).text == "You said hello."
+        house.ledger.call_over()
+
+
 async def test_a_server_that_was_restarted_goes_on_with_a_recording(
     autojump_clock: MockClock,
 ) -> None:

@@ -102,7 +102,7 @@ class RecordingFlow:
         return await self._speak(visit, flow_steps.greeting)
 
     async def go_on(self, visit: Visit) -> bytes:
-        """The call's stream has failed: go on with what was said in it."""
+        """The call's stream has failed, and what was said in it is forgotten."""
         return await self._speak(visit, flow_steps.after_stream)
 
     async def go_on_unanswered(self, visit: Visit) -> bytes:

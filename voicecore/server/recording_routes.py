@@ -77,6 +77,13 @@ async def voice_audio(house: House, request: Request, body: bytes, name: str) ->
     return Response(200, audio, AUDIO_TYPE, {"Cache-Control": "private, no-store"})
 
 
+async def expect_stream(house: House, call_sid: str, parameters: Mapping[str, str]) -> None:
+    """A call is about to get a stream: should that not come about, nothing was said in it."""
+    states = None if house.flow is None else house.states
+    if states is not None and await states.load(call_sid) is None:
+        await states.save(call_sid, states.new(parameters))
+
+
 async def stream_ended(house: House, request: Request, body: bytes) -> Response:
     """The stream is over: so is the call, or it is somebody else's now, or it goes on here."""
     form = signed_form(house.admission, request, body)
@@ -90,7 +97,8 @@ async def stream_ended(house: House, request: Request, body: bytes) -> Response:
             document = dial(twiml.Prompt(), state.transfer, our_origin(request, house.settings))
             return Response(200, document, XML)
     elif ended_by not in ENDED_WELL:
-        return await _answered(house, request, form, RecordingFlow.go_on)
+        goes_on = RecordingFlow.go_on if state is None else RecordingFlow.begin
+        return await _answered(house, request, form, goes_on)
     return await _over(house, call_sid)
 
 

@@ -95,6 +95,7 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
         parameters["Direction"] = direction
     # The token stays first, and what is ours stays ours.
     parameters = {**parameters, **ordered, **parameters}
+    await recording_routes.expect_stream(house, call_sid, parameters)
     house.warm_up()
     media, ended = websocket_url(base, "/media-stream"), f"{base}/voice-stream/ended"
     document = twiml.stream(media, ended, parameters, status_url=f"{base}/status/stream")
