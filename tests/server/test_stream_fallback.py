@@ -236,6 +236,23 @@ async def test_nobody_takes_the_call_and_the_agent_goes_on(
         assert (await caller.says("hello")).text == "You said hello."
 
 
+@pytest.mark.parametrize("path", ["/voice", "/voice-stream/ended", "/voice-stream/dialled"])
+async def test_a_webhook_that_is_repeated_says_the_same(
+    path: str, autojump_clock: MockClock
+) -> None:
+    shared = Shared()
+    async with (
+        flow_server(fake(), None, shared) as house,
+        flow_server(fake(), None, shared) as other,
+    ):
+        answers = [
+            (await Carrier(worker).request(path, f"I-Twilio-Idempotency-Token: {token}")).body
+            for worker, token in ((house, "one"), (other, "one"), (house, "one"), (other, "two"))
+        ]
+        assert answers[0] == answers[1] == answers[2] != answers[3]
+        assert len(shared.milestones.of("agent said")) == 2
+
+
 async def test_workers_share_a_directory(tmp_path: Path) -> None:
     """In real time: virtual time does not wait for a disk."""
     shared = Shared(DirectoryStore(tmp_path, trio.current_time))
