@@ -224,11 +224,11 @@ class RecordingFlow:
         self.calls.records.said(visit.call_sid, said)
         match step.next:
             case HangUp(ended_by):
-                await self.calls.close(visit.call_sid, ended_by, prompt.seconds)
+                await self.calls.close(visit.call_sid, ended_by, prompt.seconds, state.turns)
                 self.turns.note_ending(visit.call_sid, ended_by)
                 return twiml.hang_up(prompt=prompt)
             case Dial(transfer):
-                await self.calls.close(visit.call_sid, "transfer", prompt.seconds)
+                await self.calls.close(visit.call_sid, "transfer", prompt.seconds, state.turns)
                 state.flow, state.transfer = "stream", transfer
                 await self.calls.states.save(visit.call_sid, state)
                 return dial(prompt, transfer, visit.base)
