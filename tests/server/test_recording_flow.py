@@ -250,6 +250,7 @@ async def test_the_agent_ends_the_call_when_its_goodbye_is_played(
         assert (await caller.records(sid)).verbs in (["Hangup"], ["Play", "Hangup"])
         await trio.sleep(2)
         assert not len(house.calls)
+    assert [fields["turns"] for fields in house.shared.milestones.of("call ended")] == [1]
 
 
 async def test_a_call_has_a_greatest_length(autojump_clock: MockClock) -> None:
@@ -583,8 +584,8 @@ async def test_a_call_is_given_away_in_the_flow(autojump_clock: MockClock) -> No
         assert (heard.text, "Record" in heard.verbs) == (WORDS.no_answer, True)
         assert (await caller.says("never mind")).text == "You said never mind."
         await caller.hangs_up()
-    reasons = [fields["reason"] for fields in house.shared.milestones.of("call ended")]
-    assert reasons == ["transfer", "caller"]
+    ended = house.shared.milestones.of("call ended")
+    assert [(each["reason"], each["turns"]) for each in ended] == [("transfer", 1), ("caller", 2)]
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ async def test_without_a_token_there_is_no_password_to_lose() -> None:
     assert served.logins() == []
 
 
-REFUSALS = {401: "refused", 403: "refused", 429: "busy", 500: "status", 302: "status"}
+REFUSALS = {401: "refused", 403: "refused", 429: "busy", 302: "status"}
 
 
 @pytest.mark.parametrize("code", REFUSALS)
@@ -123,6 +123,28 @@ async def test_a_refusal_is_not_argued_with(code: int) -> None:
     async with storage(status(code, "Retry-After: 3600")) as (served, recordings):
         assert await fault_of(recordings) == REFUSALS[code]
     assert len(served.heads) == 1
+
+
+async def cut(stream: trio.abc.Stream) -> None:
+    await stream.send_all(ok(wav_of("one"))[:200])
+
+
+HICCUPS: dict[str, Act] = {"status": status(503), "cut": cut}
+
+
+@pytest.mark.parametrize("fault", HICCUPS)
+async def test_a_hiccup_gets_another_try_and_no_third(fault: str) -> None:
+    async with storage(HICCUPS[fault], ok(wav_of("one"))) as (served, recordings):
+        assert audible.words(await recordings.fetch(ACCOUNT, SID)) == ["one"]
+    assert len(served.heads) == 2
+    async with storage(*[HICCUPS[fault]] * 3) as (served, recordings):
+        assert await fault_of(recordings) == fault
+    assert len(served.heads) == 2
+
+
+async def test_nobody_there_is_a_failure() -> None:
+    async with open_recordings("http://127.0.0.1:1") as recordings:
+        assert await fault_of(recordings) == "connect"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:{port}", "169.254.169.254"])
@@ -183,10 +205,6 @@ async def test_eight_seconds_is_how_long_a_file_may_take(autojump_clock: MockClo
     assert asked == pytest.approx([0, 0.2, 0.5, 1, 1.5, 2, 3, 4, 5, 6.5, 8])
 
 
-async def cut(stream: trio.abc.Stream) -> None:
-    await stream.send_all(ok(wav_of("one"))[:200])
-
-
 GARBAGE = {
     "a page": ok(b"<html>not found</html>", "Content-Type: text/html"),
     "nothing": ok(b""),
@@ -203,13 +221,6 @@ GARBAGE = {
 async def test_what_is_no_recording_is_garbage(answer: bytes) -> None:
     async with storage(answer) as (_, recordings):
         assert await fault_of(recordings) == "garbage"
-
-
-async def test_a_connection_that_breaks_is_a_failure() -> None:
-    async with storage(cut) as (_, recordings):
-        assert await fault_of(recordings) == "cut"
-    async with open_recordings("http://127.0.0.1:1") as recordings:
-        assert await fault_of(recordings) == "connect"
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,26 @@ async def test_a_stream_that_is_lost_goes_on_in_any_worker(autojump_clock: MockC
     assert ended == ["caller", "caller"]  # the stream's, by its log, and the call's
 
 
+async def test_a_stream_that_is_dead_to_its_carrier_alone_overwrites_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    agent = fake()
+    async with flow_server(agent) as house, trio.open_nursery() as nursery:
+        nursery.start_soon(stream, house, talker())
+        await trio.sleep(8)
+        caller = Carrier(house)
+        assert (await caller.visit("/voice-stream/ended")).text == WORDS.cut_off
+        await caller.says("for two")
+        await house.streams.wait_empty()  # the agent has asked in vain whether anybody is there
+        assert (await caller.says("tomorrow")).text == "You said tomorrow."
+    assert messages(agent)[-4:] == [
+        ("assistant", WORDS.cut_off),
+        ("user", "for two"),
+        ("assistant", "You said for two."),
+        ("user", "tomorrow"),
+    ]
+
+
 async def test_a_stream_whose_agent_crashes_goes_on_with_what_was_said(
     autojump_clock: MockClock,
 ) -> None:
@@ -105,6 +125,17 @@ async def test_a_call_that_nobody_knows_is_an_apology_and_goes_on(
         assert (await caller.says("hello")).text == "You said hello."
 
 
+async def test_a_call_that_gets_no_stream_after_all_is_greeted(autojump_clock: MockClock) -> None:
+    async with flow_server(fake(), max_calls=1) as house:
+        caller = Carrier(house)
+        assert (await caller.visit("/voice-stream", CallStatus="ringing")).verbs == ["Connect"]
+        house.ledger.call_began()  # somebody else's stream was faster
+        heard = await caller.visit("/voice-stream/ended")
+        assert (heard.text, heard.verbs) == ("Hi.", RECORD)
+        assert (await caller.says("hello")).text == "You said hello."
+        house.ledger.call_over()
+
+
 async def test_a_server_that_was_restarted_goes_on_with_a_recording(
     autojump_clock: MockClock,
 ) -> None:
@@ -120,8 +151,10 @@ async def test_a_server_that_was_restarted_goes_on_with_a_recording(
 async def test_a_call_that_is_over_is_told_nothing(status: str, autojump_clock: MockClock) -> None:
     async with flow_server(fake()) as house:
         caller = Carrier(house)
-        for path in ("/voice-stream/ended", "/voice-stream/dialled", "/voice/recording", "/voice"):
-            assert (await caller.visit(path, CallStatus=status)).verbs == SILENT
+        for path in ("", "/ended", "/dialled"):
+            assert (await caller.visit(f"/voice-stream{path}", CallStatus=status)).verbs == SILENT
+        for path in ("", "/recording"):
+            assert (await caller.visit(f"/voice{path}", CallStatus=status)).verbs == SILENT
         assert not len(house.calls)
         assert not house.shared.milestones
 
@@ -201,6 +234,23 @@ async def test_nobody_takes_the_call_and_the_agent_goes_on(
         heard = await caller.visit("/voice-stream/dialled", DialCallStatus=status)
         assert (heard.text, heard.verbs) == (WORDS.no_answer, RECORD)
         assert (await caller.says("hello")).text == "You said hello."
+
+
+@pytest.mark.parametrize("path", ["/voice", "/voice-stream/ended", "/voice-stream/dialled"])
+async def test_a_webhook_that_is_repeated_says_the_same(
+    path: str, autojump_clock: MockClock
+) -> None:
+    shared = Shared()
+    async with (
+        flow_server(fake(), None, shared) as house,
+        flow_server(fake(), None, shared) as other,
+    ):
+        answers = [
+            (await Carrier(worker).request(path, f"I-Twilio-Idempotency-Token: {token}")).body
+            for worker, token in ((house, "one"), (other, "one"), (house, "one"), (other, "two"))
+        ]
+        assert answers[0] == answers[1] == answers[2] != answers[3]
+        assert len(shared.milestones.of("agent said")) == 2
 
 
 async def test_workers_share_a_directory(tmp_path: Path) -> None:

@@ -151,16 +151,21 @@ class StreamKeeper:
         await _save(self._states, call, state)
 
     async def _keep(self, states: CallStates, call: Call, state: CallState) -> None:
+        await _save(states, call, state, is_new=True)
         while True:
-            await _save(states, call, state)
             await self._news.wait()
             self._news = trio.Event()
+            await _save(states, call, state)
 
 
-async def _save(states: CallStates, call: Call, state: CallState) -> None:
+async def _save(states: CallStates, call: Call, state: CallState, *, is_new: bool = False) -> None:
+    """Write a stream's call down, unless it has gone on as recordings since: a carrier may know
+    that a stream is dead long before we do, and what we have is old then."""
     state.messages, state.turns = call.history.messages, call.turns
     with trio.CancelScope(shield=True, deadline=trio.current_time() + SAVE_S):
-        await states.save(call.sid, state)
+        known = None if is_new else await states.load(call.sid)
+        if known is None or known.flow == "stream":
+            await states.save(call.sid, state)
 
 
 def ended_by(call: Call) -> str:

@@ -83,15 +83,18 @@ class FlowCalls:
         self._due[call_sid] = trio.current_time() + seconds + PATIENCE_S
         await self.states.save(call_sid, state)
 
-    async def close(self, call_sid: str, ended_by: EndedBy, seconds: float = 0) -> None:
+    async def close(
+        self, call_sid: str, ended_by: EndedBy, seconds: float = 0, turns: int = 0
+    ) -> None:
         """A call is over when what is left to play has been played, in so many seconds.
 
-        Of several workers that learn it, the one that gets the state logs it.
+        Of several workers that learn it, the one that gets the state logs it.  `turns` are those
+        so far, where the last of them is what ends the call: its state was written before.
         """
         state = await self.states.pop(call_sid)
         if state is not None and state.flow == "recording":
             lasted = round(self.states.clock() - state.began, 1)
-            told = {"reason": ended_by, "seconds": lasted, "turns": state.turns}
+            told = {"reason": ended_by, "seconds": lasted, "turns": max(turns, state.turns)}
             self.records.open(call_sid, state.parameters)
             self.log(call_sid, state).milestone("call ended", flow="recording", **told)
         if seconds and call_sid in self._due:

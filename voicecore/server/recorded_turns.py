@@ -11,6 +11,7 @@ takes longer is asked for again: it lies in the store, for whichever worker is a
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from hashlib import blake2b
 from typing import Protocol
 
@@ -27,6 +28,9 @@ ANSWER_S = 300.0
 
 APOLOGY_S = 6.0
 """For the document of a turn that has failed."""
+
+PATIENCE_S = 4.0
+"""For the document of a webhook that is being answered already."""
 
 POLL_S = 0.2
 """How often another worker's answer is looked for."""
@@ -135,6 +139,16 @@ class RecordedTurns:
             if self._turns.get(call_sid) is turn:
                 del self._turns[call_sid]
 
+    async def once(self, call_sid: str, what: str, make: Make) -> bytes:
+        """Return the document that `make` makes, or the one that was made for the same `what`."""
+        key = turn_key(call_sid, what)
+        made = None if self.claim(key) else await self.document(call_sid, key, PATIENCE_S)
+        if made is not None:
+            return made
+        document = await make()
+        await contain("answer", partial(self._keep, call_sid, key, document), lambda: call_sid)
+        return document
+
     def allow(self, call_sid: str, seconds: float) -> None:
         """Give a call's turn so much more time: there is more to hear than expected."""
         if call_sid in self._turns:
@@ -172,9 +186,12 @@ class RecordedTurns:
         async def attempt() -> None:
             turn.document = await make()
             if turn.document:
-                await self._store.put(_KIND, f"{call_sid} {turn.key}", turn.document, ANSWER_S)
+                await self._keep(call_sid, turn.key, turn.document)
 
         await contain("recorded turn", attempt, lambda: call_sid)
+
+    async def _keep(self, call_sid: str, key: str, document: bytes) -> None:
+        await self._store.put(_KIND, f"{call_sid} {key}", document, ANSWER_S)
 
     async def _beat(self, call_sid: str, turn: _Turn) -> None:
         """Let other workers know that the turn is being answered."""

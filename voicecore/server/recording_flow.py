@@ -78,14 +78,13 @@ class RecordingFlow:
     def __init__(
         self, agents: Agents, calls: FlowCalls, turns: RecordedTurns, fetch: Fetch
     ) -> None:
-        self.calls = calls
+        self.calls, self.turns = calls, turns
         self._agents = agents
-        self._turns = turns
         self._fetch = fetch
         self._prompts = Prompts(calls.states.store)
 
     def __repr__(self) -> str:
-        return f"<RecordingFlow {self.calls!r} {self._turns!r}>"
+        return f"<RecordingFlow {self.calls!r} {self.turns!r}>"
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the turns, and notice callers who went without a word, until cancelled."""
@@ -94,7 +93,7 @@ class RecordingFlow:
             task_status.started()
             while True:
                 await trio.sleep(SWEEP_S)
-                for call_sid in await self.calls.sweep(self._turns.is_over):
+                for call_sid in await self.calls.sweep(self.turns.is_over):
                     await self.end(call_sid)
 
     async def begin(self, visit: Visit) -> bytes:
@@ -102,7 +101,7 @@ class RecordingFlow:
         return await self._speak(visit, flow_steps.greeting)
 
     async def go_on(self, visit: Visit) -> bytes:
-        """The call's stream has failed: go on with what was said in it."""
+        """The call's stream has failed, and what was said in it is forgotten."""
         return await self._speak(visit, flow_steps.after_stream)
 
     async def go_on_unanswered(self, visit: Visit) -> bytes:
@@ -111,22 +110,22 @@ class RecordingFlow:
 
     async def answer(self, visit: Visit, recorded: Recorded) -> bytes:
         """The caller has said something: answer it, once, however often it is told."""
-        if not self._turns.is_over(visit.call_sid) and self._turns.claim(recorded.key):
+        if not self.turns.is_over(visit.call_sid) and self.turns.claim(recorded.key):
             make = partial(self._make, visit, recorded, trio.current_time())
             fail = partial(self._speak, visit, flow_steps.after_failure)
-            self._turns.start(self._nursery, visit.call_sid, recorded.key, make, fail)
+            self.turns.start(self._nursery, visit.call_sid, recorded.key, make, fail)
         return await self._await(visit, recorded.key, 0)
 
     async def wait(self, visit: Visit, key: str, held: int) -> bytes:
         """The answer was not there when the carrier asked last: perhaps it is now."""
-        if self._turns.claim(key):  # nobody has ever begun it, or everybody has forgotten it
+        if self.turns.claim(key):  # nobody has ever begun it, or everybody has forgotten it
             return await self._speak(visit, flow_steps.after_failure)
         return await self._await(visit, key, held)
 
     async def end(self, call_sid: str, ended_by: EndedBy = "caller") -> None:
         """A call is over, as its carrier tells: nothing of it goes on."""
-        self._turns.note_ending(call_sid, ended_by)
-        self._turns.drop(call_sid)
+        self.turns.note_ending(call_sid, ended_by)
+        self.turns.drop(call_sid)
         with self.calls.records.closing(call_sid):
             await self.calls.close(call_sid, ended_by)
 
@@ -144,7 +143,7 @@ class RecordingFlow:
 
     async def _speak(self, visit: Visit, choose: Choose) -> bytes:
         """Say something of our own accord; an answer that is still being made comes too late."""
-        if self._turns.is_over(visit.call_sid):
+        if self.turns.is_over(visit.call_sid):
             return twiml.hang_up()
         with self.calls.records.closing(visit.call_sid):
             state = await self.calls.admit(visit)
@@ -160,7 +159,7 @@ class RecordingFlow:
 
     async def _break_off(self, visit: Visit) -> bytes:
         await self.calls.close(visit.call_sid, "server")
-        self._turns.note_ending(visit.call_sid, "server")
+        self.turns.note_ending(visit.call_sid, "server")
         return twiml.hang_up(BROKEN)
 
     async def _make(self, visit: Visit, recorded: Recorded, arrived: float) -> bytes:
@@ -178,7 +177,7 @@ class RecordingFlow:
                 await self.calls.save(visit.call_sid, state, TURN_S)
                 answer = await self._heard(visit, state, agent, recorded, arrived)
                 newest = await self.calls.states.load(visit.call_sid) or state
-                if self._turns.is_over(visit.call_sid) or newest.turn != recorded.key:
+                if self.turns.is_over(visit.call_sid) or newest.turn != recorded.key:
                     return b""
                 step = flow_steps.after_answer(state, agent, answer)
             return await self._document(visit, state, agent, step)
@@ -203,7 +202,7 @@ class RecordingFlow:
             log.warning("provider failed", turn=name, **found)
             return RecordedAnswer(has_failed=True)
         seconds = len(utterance) / SAMPLE_RATE
-        self._turns.allow(visit.call_sid, seconds)
+        self.turns.allow(visit.call_sid, seconds)
         await self.calls.save(visit.call_sid, state, TURN_S + seconds)
         silent_for = trio.current_time() - arrived + RECORD_SILENCE_S
         self.calls.records.heard(visit.call_sid, utterance, silent_for)
@@ -225,11 +224,11 @@ class RecordingFlow:
         self.calls.records.said(visit.call_sid, said)
         match step.next:
             case HangUp(ended_by):
-                await self.calls.close(visit.call_sid, ended_by, prompt.seconds)
-                self._turns.note_ending(visit.call_sid, ended_by)
+                await self.calls.close(visit.call_sid, ended_by, prompt.seconds, state.turns)
+                self.turns.note_ending(visit.call_sid, ended_by)
                 return twiml.hang_up(prompt=prompt)
             case Dial(transfer):
-                await self.calls.close(visit.call_sid, "transfer", prompt.seconds)
+                await self.calls.close(visit.call_sid, "transfer", prompt.seconds, state.turns)
                 state.flow, state.transfer = "stream", transfer
                 await self.calls.states.save(visit.call_sid, state)
                 return dial(prompt, transfer, visit.base)
@@ -252,16 +251,16 @@ class RecordingFlow:
 
     async def _await(self, visit: Visit, key: str, held: int) -> bytes:
         """Wait for an answer as long as a webhook may; then say something, and be asked again."""
-        document = await self._turns.document(visit.call_sid, key, HOLD_S)
+        document = await self.turns.document(visit.call_sid, key, HOLD_S)
         if document is not None:
             return document
-        if self._turns.is_over(visit.call_sid):
+        if self.turns.is_over(visit.call_sid):
             return twiml.hang_up()
         state = await self.calls.states.load(visit.call_sid)
         if state is not None and state.turn not in ("", key):  # the caller has spoken since
             return twiml.record(Prompt(), f"{visit.base}/voice/recording")
-        if held >= HOLDS or not await self._turns.is_alive(visit.call_sid, key):
-            self._turns.drop(visit.call_sid)
+        if held >= HOLDS or not await self.turns.is_alive(visit.call_sid, key):
+            self.turns.drop(visit.call_sid)
             return await self._speak(visit, flow_steps.after_failure)
         prompt = Prompt()
         agent = await self._agent_for(visit.parameters if state is None else state.parameters)

@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -39,7 +40,10 @@ Document = Callable[[RecordingFlow, Visit], Awaitable[bytes]]
 
 async def voice(house: House, request: Request, body: bytes) -> Response:
     """A call comes in, and is to be answered by recordings."""
-    return await _documented(house, request, body, RecordingFlow.begin)
+    form = signed_form(house.admission, request, body)
+    if isinstance(form, Response):
+        return form
+    return await _spoken(house, request, form, RecordingFlow.begin)
 
 
 async def voice_recording(house: House, request: Request, body: bytes) -> Response:
@@ -66,7 +70,10 @@ async def voice_wait(house: House, request: Request, body: bytes) -> Response:
     query = parse_qs(urlsplit(request.target).query)
     key, held = query.get("turn", [""])[0], query.get("held", [""])[0]
     count = int(held) if held.isascii() and held.isdigit() and len(held) < 4 else 0
-    return await _documented(house, request, body, lambda flow, visit: flow.wait(visit, key, count))
+    form = signed_form(house.admission, request, body)
+    if isinstance(form, Response):
+        return form
+    return await _answered(house, request, form, lambda flow, visit: flow.wait(visit, key, count))
 
 
 async def voice_audio(house: House, request: Request, body: bytes, name: str) -> Response:
@@ -75,6 +82,13 @@ async def voice_audio(house: House, request: Request, body: bytes, name: str) ->
     if audio is None:
         return Response(404, b"not found\n")
     return Response(200, audio, AUDIO_TYPE, {"Cache-Control": "private, no-store"})
+
+
+async def expect_stream(house: House, call_sid: str, parameters: Mapping[str, str]) -> None:
+    """A call is about to get a stream: should that not come about, nothing was said in it."""
+    states = None if house.flow is None else house.states
+    if states is not None and await states.load(call_sid) is None:
+        await states.save(call_sid, states.new(parameters))
 
 
 async def stream_ended(house: House, request: Request, body: bytes) -> Response:
@@ -90,7 +104,8 @@ async def stream_ended(house: House, request: Request, body: bytes) -> Response:
             document = dial(twiml.Prompt(), state.transfer, our_origin(request, house.settings))
             return Response(200, document, XML)
     elif ended_by not in ENDED_WELL:
-        return await _answered(house, request, form, RecordingFlow.go_on)
+        goes_on = RecordingFlow.go_on if state is None else RecordingFlow.begin
+        return await _spoken(house, request, form, goes_on)
     return await _over(house, call_sid)
 
 
@@ -101,7 +116,7 @@ async def stream_dialled(house: House, request: Request, body: bytes) -> Respons
         return form
     if form.first("DialCallStatus") in DIALLED_WELL:
         return await _over(house, form.first("CallSid"))
-    return await _answered(house, request, form, RecordingFlow.go_on_unanswered)
+    return await _spoken(house, request, form, RecordingFlow.go_on_unanswered)
 
 
 async def instead_of_stream(
@@ -119,14 +134,20 @@ async def instead_of_stream(
         given = {**ordered, **visit.parameters}
         return await flow.begin(replace(visit, parameters=given))
 
-    return await _answered(house, request, form, begin)
+    return await _spoken(house, request, form, begin)
 
 
-async def _documented(house: House, request: Request, body: bytes, document: Document) -> Response:
-    form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
-    return await _answered(house, request, form, document)
+async def _spoken(house: House, request: Request, form: Form, document: Document) -> Response:
+    """Answer a webhook that has nothing of the caller's in it: alike, however often it comes."""
+    token = request.header(IDEMPOTENCY)
+    if not token:
+        return await _answered(house, request, form, document)
+
+    async def once(flow: RecordingFlow, visit: Visit) -> bytes:
+        make = partial(document, flow, visit)
+        return await flow.turns.once(visit.call_sid, f"{request.path} {token}", make)
+
+    return await _answered(house, request, form, once)
 
 
 async def _answered(house: House, request: Request, form: Form, document: Document) -> Response:

@@ -81,6 +81,8 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
     call_sid = form.first("CallSid")
     if not call_sid:
         return Response(400, b"no CallSid\n")
+    if form.first("CallStatus") in OVER:
+        return Response(200, twiml.hang_up(), XML)
     if house.admission.draining or house.admission.full:
         ordered = await outbound.ordered_parameters(house, request, form)
         return await recording_routes.instead_of_stream(house, request, form, ordered or {})
@@ -93,6 +95,7 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
         parameters["Direction"] = direction
     # The token stays first, and what is ours stays ours.
     parameters = {**parameters, **ordered, **parameters}
+    await recording_routes.expect_stream(house, call_sid, parameters)
     house.warm_up()
     media, ended = websocket_url(base, "/media-stream"), f"{base}/voice-stream/ended"
     document = twiml.stream(media, ended, parameters, status_url=f"{base}/status/stream")

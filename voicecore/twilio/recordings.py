@@ -9,7 +9,8 @@ our password.  So rules hold here:
 * Everything has a bound: the bytes while they come, each attempt, all of them together.
 * What comes must be a WAV file that we understand.
 
-Twilio asks for the next step before the file is written: 404 means "in a moment".
+Twilio asks for the next step before the file is written: 404 means "in a moment".  A connection
+that breaks, and Twilio's own failure, get one more try.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ LEAST_RATE, MOST_RATE, MOST_CHANNELS = 4000, 96000, 8
 _FAULTS: dict[int, ProviderFault] = {401: "refused", 403: "refused", 429: "busy"}
 
 
+class _Hiccup(ProviderError):
+    """What may be over when the same is asked again."""
+
+
 class Recordings:
     """The recordings at one base URL.
 
@@ -72,10 +77,17 @@ class Recordings:
         if not is_account_sid(account_sid) or not is_recording_sid(sid):
             raise ProviderError(PROVIDER, "garbage", "no account's or no recording's SID")
         url = f"{self._base}/2010-04-01/Accounts/{account_sid}/Recordings/{sid}.wav"
+        has_failed = False
         with trio.move_on_after(FETCH_S):
             for pause in (0.0, *PAUSES_S):
                 await trio.sleep(pause)
-                content = await self._get(url, account_sid)
+                try:
+                    content = await self._get(url, account_sid)
+                except _Hiccup:
+                    if has_failed:
+                        raise
+                    has_failed = True
+                    continue
                 if content is not None:
                     return await telephone_audio(content)
         raise ProviderError(PROVIDER, "timeout", "no file in time")
@@ -89,6 +101,8 @@ class Recordings:
                 break
         if status == 404:
             return None
+        if status >= 500:
+            raise _Hiccup(PROVIDER, "status", f"HTTP {status}")
         if status != 200:
             raise ProviderError(PROVIDER, _FAULTS.get(status, "status"), f"HTTP {status}")
         return content
@@ -106,7 +120,7 @@ class Recordings:
                     if len(content) > RECORDING_BYTES:
                         patience.cancel()  # a read that is cancelled closes all that it holds
         if len(content) > RECORDING_BYTES:
-            raise ProviderError(PROVIDER, "garbage", f"more than {RECORDING_BYTES} bytes")
+            raise ProviderError(PROVIDER, "garbage", f"more than {RECORDING_BYTES >> 20} MB")
         if not patience.cancelled_caught:
             return 200, bytes(content)
         raise ProviderError(PROVIDER, "timeout", f"not here within {ATTEMPT_S:g} s")
@@ -141,9 +155,9 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout):
-        raise ProviderError(PROVIDER, "connect", "no connection") from None
+        raise _Hiccup(PROVIDER, "connect", "no connection") from None
     except (httpx.NetworkError, httpx.RemoteProtocolError, httpx.StreamError):
-        raise ProviderError(PROVIDER, "cut", "the connection broke") from None
+        raise _Hiccup(PROVIDER, "cut", "the connection broke") from None
     except httpx.HTTPError as error:
         raise ProviderError(PROVIDER, "garbage", type(error).__name__) from None
 
