@@ -27,10 +27,10 @@ from voicecore.phone.signing import form_signature, upgrade_signature
 from voicecore.phone.stream import CallIdentity
 from voicecore.phone.twiml import Connect, Verb, parse
 from voicecore.server.admission import Admission
+from voicecore.server.house import House
 from voicecore.server.ledger import Ledger
 from voicecore.server.live_calls import LiveCalls
 from voicecore.server.media import MediaStreams
-from voicecore.server.routes import House
 from voicecore.server.serve import Server, converse_with, conversing
 from voicecore.server.siblings import Siblings
 from voicecore.server.store import MemoryStore

@@ -14,9 +14,9 @@ from voicecore.contracts import Line
 from voicecore.errors import LineClosed
 from voicecore.server.admission import Admission, Admit
 from voicecore.server.call_state import CallStates
+from voicecore.server.house import House
 from voicecore.server.ledger import Ledger
 from voicecore.server.media import Converse, Ending, MediaStreams
-from voicecore.server.routes import House
 from voicecore.server.serve import Server, serve_lines
 from voicecore.server.store import MemoryStore
 from voicecore.settings import Settings

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -25,14 +25,12 @@ from ..carriers.webhooks import WEBHOOKS, WebhookFields
 from ..twilio.signature import Form, parse_form
 from ..wire.dialects import DIALECTS, Dialect
 from ..wire.json_stream import UNREADABLE, string_pairs
+from .house import Answer, House, Route
 from .http import BadRequest, Request, Response
 from .limits import FORM_FIELDS
 from .upgrade import Upgrade, websocket_key
 from .urls import public_base, websocket_url
 from .words import BROKEN, BUSY, ENDED_WELL, LOST
-
-if TYPE_CHECKING:
-    from .routes import Answer, House, Route
 
 log = logging.getLogger("voicecore.server")
 

@@ -7,23 +7,21 @@ same number is one.  Every one is answered by whichever worker got it (`switchbo
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
 from ..errors import RestError
 from ..twilio import transfers as documents
 from .admin import refusal
+from .house import Answer, House
 from .http import BadRequest, Request, Response
 from .json_http import json_body, json_error, json_response
 from .live_calls import CallFacts
 from .numbers import is_number, may_be_given, missing_for_rest
 from .outbound import MESSAGE_CHARS, Dialled, idempotency_key, is_speakable
 from .siblings import DescribeCall, GiveAway, HangUp, ListCalls, NoteGiven, Report, Say
-
-if TYPE_CHECKING:
-    from .routes import Answer, House
-    from .switchboard import Switchboard
+from .switchboard import Switchboard
 
 log = logging.getLogger("voicecore.server")
 

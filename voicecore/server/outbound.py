@@ -15,7 +15,7 @@ import math
 import re
 import secrets
 from hashlib import sha256
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from urllib.parse import quote
 
 import msgspec
@@ -24,17 +24,15 @@ import trio
 from ..errors import RestError
 from ..twilio.signature import Form
 from .admin import refusal
+from .house import Answer, House
 from .http import Request, Response
 from .json_http import JSON, UnfitBody, json_body, json_error, json_response
 from .numbers import is_number, may_be_called, missing_for_outbound
 from .paths import query_value
 from .siblings import Leave
 from .store import Store
+from .switchboard import VERDICTS, Switchboard
 from .webhooks import signed_form
-
-if TYPE_CHECKING:
-    from .routes import Answer, House
-    from .switchboard import Switchboard
 
 log = logging.getLogger("voicecore.server")
 
@@ -286,7 +284,7 @@ async def ordered_parameters(house: House, request: Request, form: Form) -> dict
         if parting == "":
             return None
         if parting is not None:
-            await _remember(house.store, "verdict", form.first("CallSid"), parting, ORDER_S)
+            await _remember(house.store, VERDICTS, form.first("CallSid"), parting, ORDER_S)
     return {} if order is None else {**order.parameters, "order": order_id}
 
 
@@ -304,7 +302,7 @@ async def amd_status(house: House, request: Request, body: bytes) -> Answer:
     parting = parting_words(msgspec.json.decode(kept, type=Order), answered_by)
     if parting is not None:
         # First written down, then told: a stream that begins in between finds one or the other.
-        await _remember(house.store, "verdict", call_sid, parting, ORDER_S)
+        await _remember(house.store, VERDICTS, call_sid, parting, ORDER_S)
         await house.switchboard.ask(Leave(call_sid, parting))
     return Response(204)
 
@@ -318,12 +316,6 @@ def parting_words(order: Order, answered_by: str) -> str | None:
     if not answered_by.startswith("machine"):
         return None  # human, or unknown, which may be one
     return order.message if order.machine_detection == "message" else ""
-
-
-async def verdict_of(store: Store, call_sid: str) -> str | None:
-    """Return what `parting_words` said of a call before its stream began."""
-    verdict = await store.get("verdict", call_sid)
-    return None if verdict is None else msgspec.json.decode(verdict, type=str)
 
 
 async def _remember(store: Store, kind: str, key: str, value: object, seconds: float) -> bool:

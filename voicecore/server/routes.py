@@ -6,71 +6,24 @@ A webhook's order of business: is it a form, is it signed, and only then what it
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 
-from ..call.agents import Agents
 from ..records.database import Status
-from ..records.records import Records
-from ..settings import Settings
 from ..twilio import twiml
 from ..twilio.signature import Form
 from . import control, leg_routes, outbound, recording_routes
-from .admission import Admission
-from .call_state import CallStates
 from .carrier_routes import CARRIER_ROUTES
+from .house import Answer, House, NamedRoute, Route
 from .http import BadRequest, Request, Response
-from .ledger import Ledger
-from .metrics import CONTENT_TYPE, Metrics
+from .metrics import CONTENT_TYPE
 from .paths import find_path
-from .recording_flow import RecordingFlow
 from .status import call_status, log_fields, stream_status
-from .store import Store
-from .switchboard import Switchboard
 from .upgrade import Upgrade, websocket_key
 from .urls import websocket_url
 from .webhooks import OVER, XML, our_origin, signed_form
 
 log = logging.getLogger("voicecore.server")
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """What the routes answer from."""
-
-    settings: Settings
-    admission: Admission
-    ledger: Ledger
-    store: Store
-    metrics: Metrics = field(default_factory=Metrics)
-    warm_up: Callable[[], None] = lambda: None
-    """Called when a call will begin in a moment."""
-    agents: Agents | None = None
-    """Who answers; None: a function of the embedder's, which takes streams only."""
-    states: CallStates | None = None
-    """What is known of calls, whichever worker they reach."""
-    flow: RecordingFlow | None = None
-    """Where calls go on without a stream, if there are agents."""
-    records: Records | None = None
-    """None: calls are not recorded."""
-    switchboard: Switchboard | None = None
-    """What the control routes work with."""
-
-    def stream_parameters(self, call_sid: str, caller: str, called: str) -> dict[str, str]:
-        """Return what a stream is given on its way, and brings back in its `start`."""
-        return {
-            "token": self.admission.token(call_sid),
-            "From": caller,
-            "To": called,
-            "language": self.settings.language,
-        }
-
-
-Answer = Response | Upgrade
-Route = Callable[[House, Request, bytes], Awaitable[Answer]]
-NamedRoute = Callable[[House, Request, bytes, str], Awaitable[Answer]]
-"""The route of a path with a name in it."""
 
 
 async def voice_stream(house: House, request: Request, body: bytes) -> Answer:

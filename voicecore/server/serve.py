@@ -32,6 +32,7 @@ from .call_state import CallStates
 from .conversing import Handler, converse_with, conversing
 from .flow_calls import FlowCalls
 from .flow_records import FlowRecords
+from .house import House
 from .http import BadRequest, HttpConnection
 from .ledger import Ledger
 from .limits import RECORDED_CALLS, RECORDED_CALLS_A_PLACE, RESERVED_FILES
@@ -43,7 +44,7 @@ from .peer import linger
 from .recorded_turns import RecordedTurns
 from .recording_flow import RecordingFlow
 from .recording_source import RecordingSource
-from .routes import House, find_route
+from .routes import find_route
 from .siblings import Siblings
 from .store import Clock, store_for
 from .switchboard import Switchboard

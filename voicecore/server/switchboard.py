@@ -24,7 +24,6 @@ from .call_report import summed
 from .ledger import Ledger
 from .live_calls import KnownCall, LiveCalls
 from .numbers import missing_for_rest
-from .outbound import verdict_of
 from .siblings import (
     BriefLeg,
     DescribeCall,
@@ -44,6 +43,9 @@ from .warm_transfer import TransferOutcome, WarmTransfers
 
 if TYPE_CHECKING:
     from ..twilio.rest import TwilioRest
+
+VERDICTS = "verdict"
+"""The kind of value in the store that says who has a call: what is said before it is hung up."""
 
 
 @dataclass(slots=True)
@@ -141,7 +143,9 @@ class Switchboard:
         return Report()
 
     async def _verdict(self, call: Call) -> str | None:
-        return await verdict_of(self.store, call.sid)
+        """Return what a machine that has a call must hear, if it was known before the stream."""
+        verdict = await self.store.get(VERDICTS, call.sid)
+        return None if verdict is None else msgspec.json.decode(verdict, type=str)
 
     async def _keep_rest(self) -> None:
         # In a thread, behind the open port: what it imports takes a tenth of a second.
