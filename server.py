@@ -38,10 +38,10 @@ from voicecore.call.agent import Agent
 from voicecore.call.agents import AgentPicker, picker_of, unknown_call
 from voicecore.errors import CannotListen, SettingsError, leaves
 from voicecore.records.records import check_directory
+from voicecore.server.control.numbers import described
 from voicecore.server.conversing import Handler
 from voicecore.server.lifecycle import run_until_signalled
 from voicecore.server.log import configure
-from voicecore.server.numbers import described
 from voicecore.server.serve import Server, serve
 from voicecore.server.workers import WorkerSeat, supervise
 from voicecore.settings import Settings, load, masked, variable_name

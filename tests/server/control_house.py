@@ -27,14 +27,14 @@ from voicecore.phone.signing import form_signature, upgrade_signature
 from voicecore.phone.stream import CallIdentity
 from voicecore.phone.twiml import Connect, Verb, parse
 from voicecore.server.admission import Admission
+from voicecore.server.control.live_calls import LiveCalls
+from voicecore.server.control.siblings import Siblings
+from voicecore.server.control.switchboard import Switchboard
 from voicecore.server.house import House
 from voicecore.server.ledger import Ledger
-from voicecore.server.live_calls import LiveCalls
 from voicecore.server.media import MediaStreams
 from voicecore.server.serve import Server, converse_with, conversing
-from voicecore.server.siblings import Siblings
 from voicecore.server.store import MemoryStore
-from voicecore.server.switchboard import Switchboard
 from voicecore.testing import ScriptedCaller, Transcript, fake_agent
 from voicecore.twilio.rest import TwilioRest, open_rest
 

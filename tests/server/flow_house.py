@@ -23,13 +23,13 @@ from voicecore.call.agents import picked
 from voicecore.records.records import Records
 from voicecore.server.call_state import CallStates
 from voicecore.server.conversing import converse_with, conversing
-from voicecore.server.flow_calls import FlowCalls
-from voicecore.server.flow_records import FlowRecords
 from voicecore.server.house import House
 from voicecore.server.ledger import Ledger
-from voicecore.server.limits import RECORDED_CALLS, RECORDED_CALLS_A_PLACE
-from voicecore.server.recorded_turns import RecordedTurns
-from voicecore.server.recording_flow import RecordingFlow
+from voicecore.server.port.limits import RECORDED_CALLS, RECORDED_CALLS_A_PLACE
+from voicecore.server.recordings.flow_calls import FlowCalls
+from voicecore.server.recordings.flow_records import FlowRecords
+from voicecore.server.recordings.recorded_turns import RecordedTurns
+from voicecore.server.recordings.recording_flow import RecordingFlow
 from voicecore.server.serve import Server
 from voicecore.server.store import MemoryStore, Store
 from voicecore.testing import audible

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server_house import ask, get, memory_server, port_server, settings
 
-from voicecore.server.admin import is_loopback, refusal
-from voicecore.server.http import BadRequest, Request
-from voicecore.server.paths import NAME_CHARS, find_path
+from voicecore.server.control.admin import is_loopback, refusal
+from voicecore.server.port.http import BadRequest, Request
+from voicecore.server.port.paths import NAME_CHARS, find_path
 from voicecore.server.routes import NAMED_ROUTES, find_route
 
 TOKENS = {"admin_token": " first , second ,"}

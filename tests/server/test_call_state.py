@@ -12,7 +12,7 @@ from voicecore.call.recorded import HangUp, Record, RecordedAnswer
 from voicecore.call.transfer import Transfer
 from voicecore.contracts import Message, ToolCall
 from voicecore.server.call_state import OVERTIME_S, CallState, CallStates
-from voicecore.server.flow_steps import after_answer
+from voicecore.server.recordings.flow_steps import after_answer
 from voicecore.server.store import MemoryStore
 from voicecore.testing import fake_agent
 

@@ -24,8 +24,8 @@ from server_house import AUTH_TOKEN, CALL_SID, UPGRADE, ask, get, memory_server,
 from voicecore.carriers.webhooks import WEBHOOKS
 from voicecore.server.carrier_routes import CARRIERS
 from voicecore.server.carrier_secret import CarrierSecrets
-from voicecore.server.http import Request
-from voicecore.server.limits import FORM_FIELDS
+from voicecore.server.port.http import Request
+from voicecore.server.port.limits import FORM_FIELDS
 from voicecore.twilio.token import CallProofs
 from voicecore.wire.dialects import DIALECTS
 

@@ -24,8 +24,14 @@ from control_house import (
 from trio.testing import MockClock
 
 from voicecore.call.transfer import Transfer
-from voicecore.server.call_report import TEXT_CHARS, TURNS_KEPT, CallStatistics
-from voicecore.server.live_calls import ENDED_KEPT, ENDED_S, ENDED_TURNS, SILENT_S, LiveCalls
+from voicecore.server.control.call_report import TEXT_CHARS, TURNS_KEPT, CallStatistics
+from voicecore.server.control.live_calls import (
+    ENDED_KEPT,
+    ENDED_S,
+    ENDED_TURNS,
+    SILENT_S,
+    LiveCalls,
+)
 from voicecore.server.routes import NAMED_ROUTES
 from voicecore.testing import FakeLLM, FakeTTS, ScriptedCaller, Transcript, fake_agent
 

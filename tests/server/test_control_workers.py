@@ -25,8 +25,8 @@ from trio_websocket import wrap_client_stream
 from voicecore.phone.signing import form_signature, upgrade_signature
 from voicecore.phone.stream import CallIdentity
 from voicecore.phone.twiml import Connect, parse
-from voicecore.server.http import HttpConnection, Request
-from voicecore.server.json_http import json_response
+from voicecore.server.port.http import HttpConnection, Request
+from voicecore.server.port.json_http import json_response
 from voicecore.settings import variable_name
 from voicecore.testing import ScriptedCaller, Transcript
 

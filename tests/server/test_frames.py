@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voicecore.errors import RemoteProtocolError
-from voicecore.server.frames import FrameBudget, FrameScanner
+from voicecore.server.port.frames import FrameBudget, FrameScanner
 
 SIZES = st.sampled_from([0, 1, 125, 126, 127, 200, 65_535, 65_536])
 

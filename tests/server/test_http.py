@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from server_house import Client, ask, get, memory_server, post
 
-from voicecore.server.limits import BODY_BYTES, HEAD_BYTES, HEADER_COUNT, IDLE_S, REQUEST_S
+from voicecore.server.port.limits import BODY_BYTES, HEAD_BYTES, HEADER_COUNT, IDLE_S, REQUEST_S
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from test_outbound import ordered
 from trio.testing import MockClock
 
 from voicecore.phone.twiml import Connect, Hangup
-from voicecore.server.outbound import Order, parting_words
+from voicecore.server.control.outbound import Order, parting_words
 from voicecore.testing import ScriptedCaller, fake_agent
 
 TEN = "one two three four five six seven eight nine ten."

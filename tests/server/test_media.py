@@ -28,9 +28,10 @@ from voicecore.call.line import SEND_S
 from voicecore.contracts import Line
 from voicecore.errors import CallRefused, RemoteProtocolError
 from voicecore.phone.stream import CallIdentity, CarrierStream
-from voicecore.server import transport
 from voicecore.server.admission import Admit
-from voicecore.server.limits import (
+from voicecore.server.media import Ending
+from voicecore.server.port import transport
+from voicecore.server.port.limits import (
     FRAME_BURST,
     FRAME_RATE,
     MESSAGE_BYTES,
@@ -38,9 +39,8 @@ from voicecore.server.limits import (
     PONG_S,
     THROTTLED_S,
 )
-from voicecore.server.media import Ending
-from voicecore.server.peer import Peer as Connection
-from voicecore.server.upgrade import Upgrade
+from voicecore.server.port.peer import Peer as Connection
+from voicecore.server.port.upgrade import Upgrade
 from voicecore.wire.dialects import Dialect
 
 

@@ -15,8 +15,8 @@ from trio.testing import MockClock
 from voicecore import Agent, CallLimits, FromSettings, Persona, TurnRules
 from voicecore.errors import LocalProtocolError, SettingsError
 from voicecore.providers.builtin import BuiltinLLM
-from voicecore.server.boundary import contain
 from voicecore.server.open_agents import OpenAgents, open_agents
+from voicecore.server.port.boundary import contain
 from voicecore.server.serve import serve
 from voicecore.settings import Settings
 from voicecore.testing import FakeLLM, FakeSTT, FakeTTS, ScriptedCaller

@@ -27,8 +27,8 @@ from server_house import AUTH_TOKEN, ask, memory_server, settings
 from trio.testing import MockClock
 
 from voicecore.phone.twiml import Connect
-from voicecore.server.numbers import described, missing_for_outbound
-from voicecore.server.outbound import MESSAGE_CHARS, VALUE_CHARS
+from voicecore.server.control.numbers import described, missing_for_outbound
+from voicecore.server.control.outbound import MESSAGE_CHARS, VALUE_CHARS
 from voicecore.server.store import MemoryStore
 from voicecore.testing import ScriptedCaller
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voicecore.server.ledger import HOUR_S, MOST_PER_HOUR, Ledger, ledger_bytes
-from voicecore.server.limits import LEDGER_RECORDS
+from voicecore.server.port.limits import LEDGER_RECORDS
 
 
 @given(

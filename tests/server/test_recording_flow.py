@@ -15,8 +15,8 @@ from trio.testing import MockClock
 from voicecore.call.agent import Agent
 from voicecore.call.phrases import STOCK_WORDS
 from voicecore.contracts import Delta, Message, ToolCall
-from voicecore.server.flow_calls import PATIENCE_S
-from voicecore.server.recording_flow import HOLD_S
+from voicecore.server.recordings.flow_calls import PATIENCE_S
+from voicecore.server.recordings.recording_flow import HOLD_S
 from voicecore.server.store import MemoryStore
 from voicecore.server.words import BUSY
 from voicecore.testing import FakeLLM, FakeModel, FakeSTT, FakeTTS, fake_agent
@@ -510,7 +510,7 @@ async def test_a_turn_belongs_to_its_call(autojump_clock: MockClock) -> None:
 async def test_the_loop_of_webhooks_has_an_end(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voicecore.server.flow_steps.WEBHOOKS", 5)
+    monkeypatch.setattr("voicecore.server.recordings.flow_steps.WEBHOOKS", 5)
     async with flow_server(fake_agent(greeting="Hi.")) as house:
         caller = Carrier(house)
         verbs = [(await caller.calls()).verbs[-1] for _ in range(7)]

@@ -266,7 +266,7 @@ import sys
 import trio
 import trio.testing
 from voicecore.errors import ProviderError
-from voicecore.server.recording_source import RecordingSource
+from voicecore.server.recordings.recording_source import RecordingSource
 from voicecore.settings import Settings
 
 def loaded():

@@ -16,10 +16,9 @@ import trio
 import trio.lowlevel
 from server_house import settings
 
-from voicecore.server import siblings as module
-from voicecore.server.ledger import Ledger
-from voicecore.server.live_calls import CallLine, LiveCalls
-from voicecore.server.siblings import (
+from voicecore.server.control import siblings as module
+from voicecore.server.control.live_calls import CallLine, LiveCalls
+from voicecore.server.control.siblings import (
     ERRAND_BYTES,
     DescribeCall,
     Errand,
@@ -29,8 +28,9 @@ from voicecore.server.siblings import (
     Say,
     Siblings,
 )
+from voicecore.server.control.switchboard import Switchboard
+from voicecore.server.ledger import Ledger
 from voicecore.server.store import MemoryStore
-from voicecore.server.switchboard import Switchboard
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import pytest
 from server_house import AUTH_TOKEN, UPGRADE, ask, memory_server, post
 from twilio.request_validator import RequestValidator
 
-from voicecore.server.limits import FORM_FIELDS
+from voicecore.server.port.limits import FORM_FIELDS
 from voicecore.twilio.signature import Form, SignatureCheck, parse_form, port_variants
 
 BODY = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from voicecore.server.ledger import Ledger, ledger_bytes
-from voicecore.server.limits import LEDGER_RECORDS, TOKEN_S
+from voicecore.server.port.limits import LEDGER_RECORDS, TOKEN_S
 from voicecore.twilio.token import StreamTokens
 
 ROOT = Path(__file__).parents[2]

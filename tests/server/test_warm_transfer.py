@@ -26,8 +26,13 @@ from voicecore.call.phrases import stock_words
 from voicecore.call.transfer import Transfer
 from voicecore.contracts import Message, ToolCall
 from voicecore.errors import ProviderError
-from voicecore.server.live_calls import KnownCall
-from voicecore.server.warm_transfer import JOIN_S, MOST_TRANSFERS, TRANSFER_S, PendingTransfer
+from voicecore.server.control.live_calls import KnownCall
+from voicecore.server.control.warm_transfer import (
+    JOIN_S,
+    MOST_TRANSFERS,
+    TRANSFER_S,
+    PendingTransfer,
+)
 from voicecore.testing import FakeLLM, FakeTTS, ScriptedCaller, fake_agent
 from voicecore.testing.audible import words
 

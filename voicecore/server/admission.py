@@ -21,10 +21,10 @@ from ..twilio.signature import Form, SignatureCheck
 from ..twilio.token import CallProofs, StreamTokens
 from ..wire.events import Started
 from .carrier_secret import CarrierSecrets
-from .http import Request
 from .ledger import Ledger
-from .limits import TOKEN_S
-from .urls import request_urls
+from .port.http import Request
+from .port.limits import TOKEN_S
+from .port.urls import request_urls
 
 log = logging.getLogger("voicecore.server")
 

@@ -26,10 +26,10 @@ from ..twilio.signature import Form, parse_form
 from ..wire.dialects import DIALECTS, Dialect
 from ..wire.json_stream import UNREADABLE, string_pairs
 from .house import Answer, House, Route
-from .http import BadRequest, Request, Response
-from .limits import FORM_FIELDS
-from .upgrade import Upgrade, websocket_key
-from .urls import public_base, websocket_url
+from .port.http import BadRequest, Request, Response
+from .port.limits import FORM_FIELDS
+from .port.upgrade import Upgrade, websocket_key
+from .port.urls import public_base, websocket_url
 from .words import BROKEN, BUSY, ENDED_WELL, LOST
 
 log = logging.getLogger("voicecore.server")

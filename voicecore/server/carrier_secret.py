@@ -15,8 +15,8 @@ import hmac
 from base64 import b64decode
 
 from ..twilio.signature import parse_form
-from .http import Request
-from .limits import FORM_FIELDS
+from .port.http import Request
+from .port.limits import FORM_FIELDS
 
 QUERY_FIELD = "secret"
 

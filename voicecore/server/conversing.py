@@ -15,7 +15,7 @@ from ..wire.dialects import TWILIO, Dialect
 from ..wire.events import Started
 from .admission import Admit
 from .call_state import CallStates, StreamKeeper, ended_by
-from .live_calls import LiveCalls
+from .control.live_calls import LiveCalls
 from .media import Converse, Ending
 
 Handler = Callable[[Call], Awaitable[None]]

@@ -10,13 +10,13 @@ from ..records.records import Records
 from ..settings import Settings
 from .admission import Admission
 from .call_state import CallStates
-from .http import Request, Response
+from .control.switchboard import Switchboard
 from .ledger import Ledger
 from .metrics import Metrics
-from .recording_flow import RecordingFlow
+from .port.http import Request, Response
+from .port.upgrade import Upgrade
+from .recordings.recording_flow import RecordingFlow
 from .store import Store
-from .switchboard import Switchboard
-from .upgrade import Upgrade
 
 
 @dataclass(frozen=True, slots=True)

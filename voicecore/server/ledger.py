@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 
-from .limits import LEDGER_RECORDS
+from .port.limits import LEDGER_RECORDS
 
 _KEY_BYTES = 16
 _VALUE_BYTES = 16

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from .listening import raise_file_limit
+from .port.listening import raise_file_limit
 from .serve import Server
 
 Serve = Callable[..., Awaitable[None]]

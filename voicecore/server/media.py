@@ -15,11 +15,11 @@ from ..contracts import Line
 from ..wire.dialects import Dialect
 from ..wire.events import Started
 from .admission import Admission, Admit
-from .boundary import GONE, Closing, contain
 from .ledger import Ledger
-from .limits import MEDIA_READ_BYTES, MESSAGE_BYTES, PING_S, PONG_S
-from .transport import MediaTransport
-from .upgrade import Upgrade
+from .port.boundary import GONE, Closing, contain
+from .port.limits import MEDIA_READ_BYTES, MESSAGE_BYTES, PING_S, PONG_S
+from .port.transport import MediaTransport
+from .port.upgrade import Upgrade
 
 log = logging.getLogger("voicecore.server")
 

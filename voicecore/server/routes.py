@@ -12,15 +12,16 @@ from functools import partial
 from ..records.database import Status
 from ..twilio import twiml
 from ..twilio.signature import Form
-from . import control, leg_routes, outbound, recording_routes
 from .carrier_routes import CARRIER_ROUTES
+from .control import control_routes, leg_routes, outbound
 from .house import Answer, House, NamedRoute, Route
-from .http import BadRequest, Request, Response
 from .metrics import CONTENT_TYPE
-from .paths import find_path
+from .port.http import BadRequest, Request, Response
+from .port.paths import find_path
+from .port.upgrade import Upgrade, websocket_key
+from .port.urls import websocket_url
+from .recordings import recording_routes
 from .status import call_status, log_fields, stream_status
-from .upgrade import Upgrade, websocket_key
-from .urls import websocket_url
 from .webhooks import OVER, XML, our_origin, signed_form
 
 log = logging.getLogger("voicecore.server")
@@ -124,7 +125,7 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/voice-stream/twilio/ended": {"POST": recording_routes.stream_ended},
     "/media-stream/twilio": {"GET": media_stream},
     **CARRIER_ROUTES,
-    "/calls": {"GET": control.list_calls, "POST": outbound.place_call},
+    "/calls": {"GET": control_routes.list_calls, "POST": outbound.place_call},
     "/status/amd": {"POST": outbound.amd_status},
     "/healthz": {"GET": healthz},
     "/readyz": {"GET": readyz},
@@ -134,10 +135,10 @@ ROUTES: dict[str, dict[str, Route]] = {
 
 NAMED_ROUTES: dict[str, dict[str, NamedRoute]] = {
     "/voice/audio/{}.wav": {"GET": recording_routes.voice_audio},
-    "/calls/{}": {"GET": control.describe_call},
-    "/calls/{}/hangup": {"POST": control.hang_up},
-    "/calls/{}/transfer": {"POST": control.transfer},
-    "/calls/{}/say": {"POST": control.say},
+    "/calls/{}": {"GET": control_routes.describe_call},
+    "/calls/{}/hangup": {"POST": control_routes.hang_up},
+    "/calls/{}/transfer": {"POST": control_routes.transfer},
+    "/calls/{}/say": {"POST": control_routes.say},
     "/transfer/{}": {"POST": leg_routes.brief_leg},
     "/transfer/{}/answer": {"POST": leg_routes.leg_answer},
     "/transfer/{}/status": {"POST": leg_routes.leg_status},

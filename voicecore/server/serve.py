@@ -27,28 +27,28 @@ from ..call.line import CLOSE_S
 from ..records.records import Records, open_records
 from ..settings import Settings
 from .admission import Admission
-from .boundary import contain
 from .call_state import CallStates
+from .control.live_calls import LiveCalls
+from .control.siblings import Siblings
+from .control.switchboard import Switchboard
 from .conversing import Handler, converse_with, conversing
-from .flow_calls import FlowCalls
-from .flow_records import FlowRecords
 from .house import House
-from .http import BadRequest, HttpConnection
 from .ledger import Ledger
-from .limits import RECORDED_CALLS, RECORDED_CALLS_A_PLACE, RESERVED_FILES
-from .listening import file_limit, listen
-from .live_calls import LiveCalls
 from .media import Converse, MediaStreams
 from .metrics import Metrics, Totals
-from .peer import linger
-from .recorded_turns import RecordedTurns
-from .recording_flow import RecordingFlow
-from .recording_source import RecordingSource
+from .port.boundary import contain
+from .port.http import BadRequest, HttpConnection
+from .port.limits import RECORDED_CALLS, RECORDED_CALLS_A_PLACE, RESERVED_FILES
+from .port.listening import file_limit, listen
+from .port.peer import linger
+from .port.upgrade import Upgrade
+from .recordings.flow_calls import FlowCalls
+from .recordings.flow_records import FlowRecords
+from .recordings.recorded_turns import RecordedTurns
+from .recordings.recording_flow import RecordingFlow
+from .recordings.recording_source import RecordingSource
 from .routes import find_route
-from .siblings import Siblings
 from .store import Clock, store_for
-from .switchboard import Switchboard
-from .upgrade import Upgrade
 from .workers import WorkerSeat
 
 WarmUp = Callable[[], Awaitable[None]]

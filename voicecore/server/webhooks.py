@@ -5,10 +5,10 @@ from __future__ import annotations
 from ..settings import Settings
 from ..twilio.signature import Form, parse_form
 from .admission import Admission
-from .http import Request, Response
-from .limits import FORM_FIELDS
-from .upgrade import check_host
-from .urls import public_base
+from .port.http import Request, Response
+from .port.limits import FORM_FIELDS
+from .port.upgrade import check_host
+from .port.urls import public_base
 
 FORM = "application/x-www-form-urlencoded"
 XML = "text/xml; charset=utf-8"

@@ -20,7 +20,7 @@ from pathlib import Path
 import trio
 
 from .ledger import Ledger, ledger_bytes
-from .listening import listen
+from .port.listening import listen
 
 log = logging.getLogger("voicecore.server")
 

@@ -10,7 +10,7 @@ And nearly all of a media stream are whole, masked frames of one form, fifty a s
 
 from __future__ import annotations
 
-from ..errors import RemoteProtocolError
+from ...errors import RemoteProtocolError
 
 CLOSE = 0x8
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import trio
 
-from ..call.call import EndedBy
-from ..call.timeline import CallLog
-from .call_state import CallState, CallStates
+from ...call.call import EndedBy
+from ...call.timeline import CallLog
+from ..call_state import CallState, CallStates
 from .flow_records import FlowRecords
 
 PATIENCE_S = 30.0

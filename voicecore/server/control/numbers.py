@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..settings import E164, Settings, variable_name
+from ...settings import E164, Settings, variable_name
 
 
 def is_number(text: str) -> bool:

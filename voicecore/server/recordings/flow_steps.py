@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..call.agent import Agent
-from ..call.hands import Gather
-from ..call.phrases import StockWords
-from ..call.recorded import Dial, HangUp, Next, Record, RecordedAnswer
-from .call_state import CallState
+from ...call.agent import Agent
+from ...call.hands import Gather
+from ...call.phrases import StockWords
+from ...call.recorded import Dial, HangUp, Next, Record, RecordedAnswer
+from ..call_state import CallState
 
 WEBHOOKS = 1000
 """Of one call.  An hour of quick talk has fewer."""

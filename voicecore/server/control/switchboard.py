@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import trio
 
-from ..call.agents import Agents
-from ..call.call import Call
-from ..call.timeline import Observer
-from ..call.transfer import Transfer
-from ..settings import Settings
+from ...call.agents import Agents
+from ...call.call import Call
+from ...call.timeline import Observer
+from ...call.transfer import Transfer
+from ...settings import Settings
+from ..ledger import Ledger
+from ..store import Store
 from .call_report import summed
-from .ledger import Ledger
 from .live_calls import KnownCall, LiveCalls
 from .numbers import missing_for_rest
 from .siblings import (
@@ -38,11 +39,10 @@ from .siblings import (
     SettleLeg,
     Siblings,
 )
-from .store import Store
 from .warm_transfer import TransferOutcome, WarmTransfers
 
 if TYPE_CHECKING:
-    from ..twilio.rest import TwilioRest
+    from ...twilio.rest import TwilioRest
 
 VERDICTS = "verdict"
 """The kind of value in the store that says who has a call: what is said before it is hung up."""

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import trio
 
-from ..call.timeline import Observer
-from ..records.call_record import CallRecord
-from ..records.records import Records
+from ...call.timeline import Observer
+from ...records.call_record import CallRecord
+from ...records.records import Records
 
 
 class FlowRecords:

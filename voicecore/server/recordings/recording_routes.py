@@ -13,17 +13,17 @@ from dataclasses import replace
 from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
-from ..twilio import twiml
-from ..twilio.sids import recording_sid
-from ..twilio.signature import Form
+from ...twilio import twiml
+from ...twilio.sids import recording_sid
+from ...twilio.signature import Form
+from ..house import House
+from ..port.http import Request, Response
+from ..webhooks import OVER, XML, call_parameters, our_origin, signed_form
+from ..words import BROKEN, BUSY, ENDED_WELL
 from .flow_calls import Visit
-from .house import House
-from .http import Request, Response
 from .prompts import AUDIO_TYPE, published
 from .recorded_turns import turn_key
 from .recording_flow import Recorded, RecordingFlow, dial
-from .webhooks import OVER, XML, call_parameters, our_origin, signed_form
-from .words import BROKEN, BUSY, ENDED_WELL
 
 log = logging.getLogger("voicecore.server")
 

@@ -13,9 +13,9 @@ import ipaddress
 import logging
 from urllib.parse import urlsplit
 
-from ..settings import Settings
-from .http import Request, Response
-from .json_http import json_error
+from ...settings import Settings
+from ..port.http import Request, Response
+from ..port.json_http import json_error
 
 log = logging.getLogger("voicecore.server")
 

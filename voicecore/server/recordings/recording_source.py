@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..settings import Settings
+from ...settings import Settings
 
 if TYPE_CHECKING:
-    from ..twilio.recordings import Recordings
+    from ...twilio.recordings import Recordings
 
 
 class RecordingSource:
@@ -31,7 +31,7 @@ class RecordingSource:
     async def run(self) -> None:
         """Load what is needed once it is, and hold the connections until cancelled."""
         await self._wanted.wait()
-        package = __package__.rpartition(".")[0]
+        package = __package__.rpartition(".server.")[0]
         await trio.to_thread.run_sync(import_module, f"{package}.audio.resample")
         module = await trio.to_thread.run_sync(import_module, f"{package}.twilio.recordings")
         secret = self._settings.twilio_auth_token

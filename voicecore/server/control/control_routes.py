@@ -11,12 +11,12 @@ from typing import Literal
 
 import msgspec
 
-from ..errors import RestError
-from ..twilio import transfers as documents
+from ...errors import RestError
+from ...twilio import transfers as documents
+from ..house import Answer, House
+from ..port.http import BadRequest, Request, Response
+from ..port.json_http import json_body, json_error, json_response
 from .admin import refusal
-from .house import Answer, House
-from .http import BadRequest, Request, Response
-from .json_http import json_body, json_error, json_response
 from .live_calls import CallFacts
 from .numbers import is_number, may_be_given, missing_for_rest
 from .outbound import MESSAGE_CHARS, Dialled, idempotency_key, is_speakable

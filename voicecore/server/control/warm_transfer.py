@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Literal
 
 import trio
 
-from ..audio import SAMPLE_RATE
-from ..call.agent import Agent
-from ..call.briefing import TransferWords, briefing_of, transfer_words
-from ..call.call import Call
-from ..call.phrases import render, stock_words
-from ..call.transfer import Transfer
-from ..errors import ProviderError, RestError
-from .boundary import contain
+from ...audio import SAMPLE_RATE
+from ...call.agent import Agent
+from ...call.briefing import TransferWords, briefing_of, transfer_words
+from ...call.call import Call
+from ...call.phrases import render, stock_words
+from ...call.transfer import Transfer
+from ...errors import ProviderError, RestError
+from ..port.boundary import contain
+from ..store import Store
 from .live_calls import KnownCall
 from .numbers import is_number, may_be_given
-from .store import Store
 
 if TYPE_CHECKING:
     from .switchboard import Switchboard
@@ -338,7 +338,7 @@ def _caller_id(chosen: str | None, known: KnownCall) -> str:
 
 def _as_wav(audio: bytes) -> bytes:
     # Here, because numpy takes its time to load; by now every agent's ear has loaded it.
-    from ..audio import mulaw
-    from ..audio.wav import Wav, to_bytes
+    from ...audio import mulaw
+    from ...audio.wav import Wav, to_bytes
 
     return to_bytes(Wav(SAMPLE_RATE, 1, mulaw.decode(audio)))

@@ -21,26 +21,26 @@ from urllib.parse import urlencode
 
 import trio
 
-from ..audio import SAMPLE_RATE
-from ..call.agent import Agent
-from ..call.agents import Agents
-from ..call.call import EndedBy
-from ..call.hands import Gather
-from ..call.recorded import Dial, HangUp, Record, RecordedAnswer, Recording, answer_recording
-from ..call.tools import typed_text
-from ..call.transfer import Transfer
-from ..dialogue.history import History
-from ..errors import ProviderError
-from ..twilio import twiml
-from ..twilio.twiml import RECORD_S, RECORD_SILENCE_S, Prompt
+from ...audio import SAMPLE_RATE
+from ...call.agent import Agent
+from ...call.agents import Agents
+from ...call.call import EndedBy
+from ...call.hands import Gather
+from ...call.recorded import Dial, HangUp, Record, RecordedAnswer, Recording, answer_recording
+from ...call.tools import typed_text
+from ...call.transfer import Transfer
+from ...dialogue.history import History
+from ...errors import ProviderError
+from ...twilio import twiml
+from ...twilio.twiml import RECORD_S, RECORD_SILENCE_S, Prompt
+from ..call_state import CallState
+from ..port.boundary import contain
+from ..words import BROKEN, BUSY
 from . import flow_steps
-from .boundary import contain
-from .call_state import CallState
 from .flow_calls import SWEEP_S, FlowCalls, Visit
 from .flow_steps import Step
 from .prompts import Prompts
 from .recorded_turns import TURN_S, RecordedTurns
-from .words import BROKEN, BUSY
 
 HOLD_S = 4.0
 """How long a webhook waits for its answer; then a filler is played, and we are asked again."""

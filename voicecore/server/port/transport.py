@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import trio
 
-from ..call.line import CLOSE_S
-from ..errors import LineClosed, RemoteProtocolError
+from ...call.line import CLOSE_S
+from ...errors import LineClosed, RemoteProtocolError
 from .frames import FrameBudget, FrameScanner
 from .limits import FRAME_BURST, FRAME_RATE, MESSAGE_BYTES, MESSAGE_FRAGMENTS, THROTTLED_S
 from .peer import Peer

@@ -12,11 +12,11 @@ import secrets
 
 import trio
 
-from ..audio import SAMPLE_RATE, wav
-from ..call.agent import Agent
-from ..twilio.twiml import Prompt
-from .boundary import contain
-from .store import VALUE_BYTES, Store
+from ...audio import SAMPLE_RATE, wav
+from ...call.agent import Agent
+from ...twilio.twiml import Prompt
+from ..port.boundary import contain
+from ..store import VALUE_BYTES, Store
 
 log = logging.getLogger("voicecore.server")
 

@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 import trio
 
-from ..call.call import Call
-from ..call.transfer import Operator, Transfer
-from .boundary import contain
+from ...call.call import Call
+from ...call.transfer import Operator, Transfer
+from ..port.boundary import contain
+from ..store import Clock
 from .call_report import CallNumbers, CallStatistics, TurnReport
-from .store import Clock
 
 ENDED_KEPT = 500
 ENDED_S = 600.0

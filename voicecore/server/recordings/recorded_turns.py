@@ -17,8 +17,8 @@ from typing import Protocol
 
 import trio
 
-from .boundary import contain
-from .store import Store
+from ..port.boundary import contain
+from ..store import Store
 
 TURN_S = 30.0
 """From the webhook to the answer, besides the length of what was said."""

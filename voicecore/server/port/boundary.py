@@ -14,7 +14,7 @@ import trio
 from trio_websocket import ConnectionClosed
 from wsproto.utilities import ProtocolError as WebSocketError
 
-from ..errors import CallRefused, LineClosed, RemoteProtocolError, leaves
+from ...errors import CallRefused, LineClosed, RemoteProtocolError, leaves
 
 log = logging.getLogger("voicecore.server")
 

@@ -12,7 +12,7 @@ import re
 from base64 import b64decode
 from dataclasses import dataclass
 
-from ..wire.dialects import TWILIO, Dialect
+from ...wire.dialects import TWILIO, Dialect
 from .http import BadRequest, Request
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(:\d{1,5})?")

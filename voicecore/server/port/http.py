@@ -16,7 +16,7 @@ from http import HTTPStatus
 import h11
 import trio
 
-from ..errors import RemoteProtocolError
+from ...errors import RemoteProtocolError
 from .limits import (
     BODY_BYTES,
     HEAD_BYTES,

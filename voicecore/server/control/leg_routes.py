@@ -5,14 +5,14 @@ Whichever worker is asked, asks the one that has the caller (`siblings`): that o
 
 from __future__ import annotations
 
-from ..call.briefing import transfer_words
-from ..twilio import transfers as documents
-from ..twilio import twiml
-from .house import Answer, House
-from .http import Request, Response
+from ...call.briefing import transfer_words
+from ...twilio import transfers as documents
+from ...twilio import twiml
+from ..house import Answer, House
+from ..port.http import Request, Response
+from ..webhooks import XML, our_origin, signed_form
 from .siblings import BriefLeg, SettleLeg
 from .warm_transfer import AUDIO_KIND
-from .webhooks import XML, our_origin, signed_form
 
 WAV = "audio/x-wav"
 

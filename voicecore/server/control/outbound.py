@@ -21,18 +21,18 @@ from urllib.parse import quote
 import msgspec
 import trio
 
-from ..errors import RestError
-from ..twilio.signature import Form
+from ...errors import RestError
+from ...twilio.signature import Form
+from ..house import Answer, House
+from ..port.http import Request, Response
+from ..port.json_http import JSON, UnfitBody, json_body, json_error, json_response
+from ..port.paths import query_value
+from ..store import Store
+from ..webhooks import signed_form
 from .admin import refusal
-from .house import Answer, House
-from .http import Request, Response
-from .json_http import JSON, UnfitBody, json_body, json_error, json_response
 from .numbers import is_number, may_be_called, missing_for_outbound
-from .paths import query_value
 from .siblings import Leave
-from .store import Store
 from .switchboard import VERDICTS, Switchboard
-from .webhooks import signed_form
 
 log = logging.getLogger("voicecore.server")
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import msgspec
 import trio
 
-from ..errors import RemoteProtocolError
-from .boundary import contain
+from ...errors import RemoteProtocolError
+from ..port.boundary import contain
 from .live_calls import CallDetail, CallLine
 
 log = logging.getLogger("voicecore.server")

@@ -14,7 +14,7 @@ import struct
 
 import trio
 
-from ..call.line import SEND_S
+from ...call.line import SEND_S
 from .limits import LINGER_S, MEDIA_READ_BYTES, MEDIA_SEND_BUFFER, MESSAGE_BYTES
 
 

@@ -8,7 +8,7 @@ import socket
 
 import trio
 
-from ..errors import CannotListen
+from ...errors import CannotListen
 
 BACKLOG = 1024
 

@@ -1,0 +1,1 @@
+"""Calls under control: placed, listed, ended, told something, given away, from any worker."""
