@@ -20,7 +20,7 @@ from voicecore.call.call import Call
 from voicecore.errors import LineClosed
 from voicecore.records import dates
 from voicecore.records.database import TURN_COLUMNS, Database
-from voicecore.records.query import STAGES, Which, open_log
+from voicecore.records.query import TIMES, Which, open_log
 from voicecore.records.records import Records, open_records
 from voicecore.server.conversing import converse_with
 from voicecore.settings import Settings
@@ -175,6 +175,6 @@ def add_calls(directory: Path, count: int, **given: Any) -> None:
             database.write_turns(
                 dict.fromkeys(TURN_COLUMNS)
                 | {"call": row, "segment": 1, "turn": turn, "at": 1.0, "flow": call["flow"]}
-                | dict.fromkeys(STAGES, (n * 2 + number + 1) / 1000)
+                | dict.fromkeys(TIMES, (n * 2 + number + 1) / 1000)
                 for number, turn in enumerate(("t1", "t2"))
             )

@@ -17,7 +17,7 @@ from trio.testing import MockClock
 
 from voicecore.calls.__main__ import main, parser
 from voicecore.records.database import Database
-from voicecore.records.query import STAGES, percentile
+from voicecore.records.query import TIMES, percentile
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
@@ -70,7 +70,7 @@ def test_latency_is_percentiles_by_flow(thousand: Path, capsys: pytest.CaptureFi
             round(percentile(values, share)) for share in (0.5, 0.9, 0.95, 0.99)
         ]
     assert [line[0] for line in gaps] == ["stream", "recording"]
-    assert out.count("stream") == len(STAGES)
+    assert out.count("stream") == len(TIMES)
 
 
 def test_percentiles_are_the_nearest_rank() -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..records.query import percentile
+from ..records.query import TIMES, percentile
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -62,9 +62,9 @@ def call(facts: Mapping[str, Any], turns: Rows, transcript: Rows) -> None:
     for name, value in facts.items():
         if value is not None:
             console.print(Text(f"{name}: ").append_text(_cell(value)), highlight=False)
-    table = Table("at", "turn", "gap", "endpoint", "stt", "llm", "clause", "tts", "interrupted")
+    table = Table("at", "turn", *TIMES, "interrupted")
     for turn in turns:
-        stages = (turn[name] for name in ("gap", "endpoint", "stt", "llm", "clause", "tts"))
+        stages = (turn[name] for name in TIMES)
         table.add_row(
             _cell(_seconds(turn["at"], 2)),
             _cell(turn["turn"]),

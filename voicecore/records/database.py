@@ -64,7 +64,7 @@ CREATE TABLE IF NOT EXISTS turns (
     segment INTEGER NOT NULL, turn TEXT NOT NULL,
     flow TEXT,
     at REAL,                       -- seconds since the call began; so are no others
-    gap REAL, endpoint REAL, stt REAL, llm REAL, clause REAL, tts REAL,
+    gap REAL, endpoint REAL, fetch REAL, stt REAL, llm REAL, clause REAL, tts REAL,
     speculated INTEGER, speculations INTEGER,
     interrupted INTEGER, reaction_ms REAL, heard_s REAL,
     prompt_tokens INTEGER, cached_tokens INTEGER, completion_tokens INTEGER,
@@ -89,8 +89,11 @@ MOST_STRANGERS = 1000
 OVER = "('completed', 'busy', 'failed', 'no-answer', 'canceled')"
 """Statuses after which there is no other, whatever their numbers say."""
 
+STAGES = ("endpoint", "fetch", "stt", "llm", "clause", "tts")
+"""Where a response gap goes: `endpoint` is a stream's, `fetch` the recording flow's."""
+
 TURN_COLUMNS = (
-    "flow", "at", "gap", "endpoint", "stt", "llm", "clause", "tts", "speculated", "speculations",
+    "flow", "at", "gap", *STAGES, "speculated", "speculations",
     "interrupted", "reaction_ms", "heard_s", "prompt_tokens", "cached_tokens",
     "completion_tokens", "caller_text", "agent_text",
 )  # fmt: skip

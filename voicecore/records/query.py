@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from . import dates
-from .database import NAME, TURN_COLUMNS, is_lost
+from .database import NAME, STAGES, TURN_COLUMNS, is_lost
 from .files import read_transcript
 
 CALL_COLUMNS = (
@@ -27,7 +27,8 @@ CALL_COLUMNS = (
 """What is told of a call.  `ended_by` is "lost" for one whose process is gone, None while it is
 up."""
 
-STAGES = ("gap", "endpoint", "stt", "llm", "clause", "tts")
+TIMES = ("gap", *STAGES)
+"""What percentiles are told of: the whole of a turn's wait, and its parts."""
 
 _AS = {"from": 'from_number AS "from"', "to": 'to_number AS "to"'}
 _ENDED_BY = "CASE WHEN ended IS NULL AND lost(owner, touched) THEN 'lost' ELSE ended_by END"
@@ -115,7 +116,7 @@ class CallLog:
         """Return seconds, sorted, by flow and stage: only where there are any."""
         where, parameters = which.where()
         found: dict[tuple[str, str], list[float]] = {}
-        for stage in STAGES:
+        for stage in TIMES:
             rows = self._sql.execute(
                 f"SELECT coalesce(t.flow, '-') AS flow, t.{stage} AS seconds FROM turns t"
                 f" JOIN calls ON calls.id = t.call"

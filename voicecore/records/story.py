@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .database import COUNTS, TURN_COLUMNS
+from .database import COUNTS, STAGES, TURN_COLUMNS
 
 MOST_TURNS = 10_000
 """Of one segment: three a second, for an hour."""
 
-_STAGES = ("endpoint", "stt", "llm", "clause", "tts")
 _TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 
 
@@ -78,7 +77,7 @@ class Story:
 
     def _take_turn_done(self, milestone: Milestone) -> None:
         turn = self._turn(milestone)
-        for name in ("gap", "speculations", *_STAGES, *_TOKENS):
+        for name in ("gap", "speculations", *STAGES, *_TOKENS):
             if name in milestone.fields:
                 turn[name] = _number(milestone.fields[name])
         turn["speculated"] = int(bool(milestone.fields.get("speculated")))

@@ -63,7 +63,13 @@ class Prompts:
         self._is_preparing = True
         words = agent.persona.stock_words
         try:
-            for text in (*words.fillers, words.unheard, *words.texts, words.cut_off):
+            for text in (
+                *words.fillers,
+                words.unheard,
+                *words.texts,
+                words.cut_off,
+                words.no_answer,
+            ):
                 await self._phrase(agent, text)
         finally:
             self._is_preparing = False
