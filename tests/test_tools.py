@@ -13,10 +13,12 @@ from voicecore.call.agent import Agent
 from voicecore.call.call import Call
 from voicecore.call.tool_run import INTERRUPTED, RUNNING
 from voicecore.call.toolbox import CallInfo
+from voicecore.call.tools import ASKED, NOT_ASKED
 from voicecore.call.transfer import Transfer
 from voicecore.contracts import Delta, Message, ToolCall
 from voicecore.testing import FakeLLM, FakeSTT, FakeTTS, ScriptedCaller, fake_agent
 
+SALES = "+15550002222"
 TEN = "one two three four five six seven eight nine ten."
 
 
@@ -265,45 +267,35 @@ def replaced(agent: Agent, **transfers: str) -> Agent:
 
 
 class Switchboard:
-    """Calls somebody, who takes the call or not."""
+    """Is asked to call somebody, and does, or cannot now."""
 
-    def __init__(self, takes: bool, seconds: float = 3.0) -> None:
-        self.asked: list[tuple[str, str, str]] = []
-        self.was_cancelled = False
-        self._takes, self._seconds = takes, seconds
+    def __init__(self, can: bool) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self._can = can
 
-    async def connect(self, call_sid: str, number: str, briefing: str) -> Transfer | None:
-        self.asked.append((call_sid, number, briefing))
-        try:
-            await trio.sleep(self._seconds)
-        except trio.Cancelled:
-            self.was_cancelled = True
-            raise
-        return Transfer(conference="room") if self._takes else None
+    def ask(self, call_sid: str, number: str, briefing: str) -> bool:
+        self.asked.append((number, briefing))
+        return self._can
 
 
-@pytest.mark.parametrize("takes", [True, False])
-async def test_somebody_is_asked_before_the_caller_is_given_to_them(
-    takes: bool, autojump_clock: MockClock
+@pytest.mark.parametrize(("can", "told"), [(True, ASKED), (False, NOT_ASKED)])
+async def test_somebody_is_asked_while_the_caller_stays(
+    can: bool, told: str, autojump_clock: MockClock
 ) -> None:
     ask = use("transfer_call", to="sales", briefing="Ada wants a pizza.")
-    llm = answering("One second.", ask, then="Nobody is there.")
-    agent = replaced(fake_agent(llm=llm), sales="+15550002222")
-    board = Switchboard(takes)
-    given: list[Transfer | None] = []
+    agent = replaced(fake_agent(llm=answering("One second.", ask, then="result")), sales=SALES)
+    board = Switchboard(can)
 
     async def watch(call: Call) -> None:
         call.operator = board
-        await call.wait_ended()
-        given.append(call.transfer)
+        await trio.lowlevel.checkpoint()
 
-    caller = ScriptedCaller().pauses(0.1).says("sales").pauses(9).hangs_up()
+    caller = ScriptedCaller().pauses(0.1).says("sales").listens().hangs_up()
     transcript = await caller.call(agent, watch)
-    [(_, number, briefing)] = board.asked
-    assert (number, briefing) == ("+15550002222", "Ada wants a pizza.")
-    assert transcript.ended_by == ("transfer" if takes else "caller")
-    assert given == ([Transfer(conference="room")] if takes else [None])
-    assert (transcript.heard[-3:] == ["Nobody", "is", "there."]) is not takes
+    assert board.asked == [(SALES, "Ada wants a pizza.")]
+    assert transcript.ended_by == "caller"
+    assert transcript.history[2].text == told
+    assert transcript.heard[:2] == ["One", "second."]
 
 
 async def test_failing_three_times_gives_the_caller_to_a_human(autojump_clock: MockClock) -> None:

@@ -19,8 +19,11 @@ from .tool_run import ToolRun
 from .toolbox import AgentTool, tool_of
 from .transfer import Transfer
 
-CONNECT_S = 60.0
-"""How long somebody may take to answer and to take a call."""
+ASKED = (
+    "They are being called. The caller stays with you meanwhile, and is connected when they take"
+    " the call; if nobody does, the caller is told. Say that it may take a moment."
+)
+NOT_ASKED = "They cannot be called now. The caller is still with you."
 
 COLLECT_S = 120.0
 KEYS_TIMEOUT_S = 5.0
@@ -127,21 +130,18 @@ def _transfer_call(transfers: tuple[tuple[str, str], ...]) -> AgentTool:
 
         Args:
             to: To whom.
-            briefing: What they should hear before they take the call; empty: they just hear the
-                caller.
+            briefing: What they should be told before they take the call, or do not; the caller
+                stays here until then. Empty: they just hear the caller.
         """
         number, operator = numbers[to], hands.desk.operator()
-        transfer: Transfer | None = Transfer(number)
         if briefing and operator is not None:
-            sid = hands.desk.info().sid
-            transfer = await operator.connect(sid, number, briefing)
-        if transfer is None:
-            return "Nobody took the call. The caller is still with you."
-        hands.transfer, run.wants_answer = transfer, False
+            is_asked = operator.ask(hands.desk.info().sid, number, briefing)
+            return ASKED if is_asked else NOT_ASKED
+        hands.transfer, run.wants_answer = Transfer(number), False
         return "The caller is connected when they have heard you."
 
     transfer_call.__annotations__["to"] = Literal[tuple(numbers)]
-    return tool_of(transfer_call, deadline_s=CONNECT_S, ours=OURS)
+    return tool_of(transfer_call, filler=None, ours=OURS)
 
 
 def schemas(tools: Iterable[AgentTool]) -> tuple[Tool, ...]:

@@ -17,8 +17,8 @@ class Transfer:
 class Operator(Protocol):
     """Whoever can call somebody, and ask them to take a call."""
 
-    async def connect(self, call_sid: str, number: str, briefing: str) -> Transfer | None:
-        """Call `number`, say `briefing`, and return where the two meet; None: nobody took it.
+    def ask(self, call_sid: str, number: str, briefing: str) -> bool:
+        """Begin to call `number`, and to say `briefing` there; false: not now.
 
-        Cancelled, it hangs up on whoever it has called.
+        Whoever takes the call gets the caller at once; if nobody does, the caller is told.
         """

@@ -134,7 +134,7 @@ class Switchboard:
             case GiveAway(warm=True) if not known.can_meet:
                 return Report("cannot meet")
             case GiveAway(number=number, warm=True, briefing=briefing):
-                pending = self.transfers.start(known, number, briefing, aloud=True)
+                pending = self.transfers.start(known, number, briefing)
                 return Report("connecting" if pending is not None else "busy")
             case GiveAway(number=number):
                 if self.transfers.is_asking_for(known):

@@ -19,7 +19,6 @@ import trio
 from ...audio import SAMPLE_RATE
 from ...call.agent import Agent
 from ...call.briefing import TransferWords, briefing_of, transfer_words
-from ...call.call import Call
 from ...call.phrases import render, stock_words
 from ...call.transfer import Transfer
 from ...errors import ProviderError, RestError
@@ -33,12 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("voicecore.server")
 
-TransferOutcome = Literal[
-    "connected", "declined", "busy", "no-answer", "failed", "called off", "caller left"
-]
+TransferOutcome = Literal["connected", "declined", "busy", "no-answer", "failed", "caller left"]
 """What became of a transfer.  connected: the human has taken the call; declined: somebody, or a
-voicemail, answered and pressed no key; failed: the number cannot be called, or not now; called off:
-the caller spoke meanwhile, and is still with the agent."""
+voicemail, answered and pressed no key; failed: the number cannot be called, or not now."""
 
 RING_S = 25
 """How long the human's phone rings: a voicemail takes over at about this time."""
@@ -48,10 +44,6 @@ TRANSFER_S = 90.0
 
 RENDER_S = 8.0
 """How long the agent's voice may take to say the briefing; while it rings, nobody waits."""
-
-JOIN_S = 30.0
-"""How long a human who has taken the call waits in the conference, while the agent says the last
-of its words to the caller.  A caller who interrupts them stays with the agent."""
 
 REASSURE_S = 8.0
 """How often the caller is told that somebody is still being called; more often, if the agent would
@@ -69,13 +61,13 @@ MOST_TRANSFERS = 64
 class PendingTransfer:
     """One human who is being asked."""
 
-    def __init__(self, known: KnownCall, number: str, briefing: str, *, aloud: bool) -> None:
+    def __init__(self, known: KnownCall, number: str, briefing: str, *, is_news: bool) -> None:
         self.id = secrets.token_urlsafe(18)
         self.known = known
         self.number = number
         self.briefing = briefing
-        self.aloud = aloud
-        """Whether we tell the caller, and give them away; else whoever asked for it does that."""
+        self.is_news = is_news
+        """Whether the caller must be told that it begins, because nobody else does."""
         self.conference = f"transfer-{secrets.token_urlsafe(12)}"
         self.language = "en-US"
         self.has_audio = False
@@ -92,15 +84,9 @@ class PendingTransfer:
         """What is said beside the briefing."""
         return transfer_words(self.language)
 
-    @property
-    def without_caller(self) -> Literal["called off", "caller left"]:
-        """What it comes to when the caller does not come: they may still be with the agent."""
-        return "called off" if self.known.is_live else "caller left"
-
     def give(self) -> bool:
-        """Let the caller go where the human is, if it is for us to do; false: there is none."""
-        there = Transfer(conference=self.conference)
-        return self.known.give(there) if self.aloud else self.known.is_live
+        """Let the caller go where the human is; false: there is none."""
+        return self.known.give(Transfer(conference=self.conference))
 
     def settle(self, outcome: TransferOutcome) -> None:
         """Say what came of it.  The first counts."""
@@ -111,7 +97,7 @@ class PendingTransfer:
 
 
 class WarmTransfers:
-    """The transfers of this worker's calls.  An `Operator` (see `call.transfers`)."""
+    """The transfers of this worker's calls.  An `Operator` (see `call.transfer`)."""
 
     def __init__(self, board: Switchboard) -> None:
         self._board = board
@@ -129,21 +115,15 @@ class WarmTransfers:
             async for pending in self._to_run:
                 nursery.start_soon(self._follow, pending, name="warm transfer")
 
-    async def connect(self, call_sid: str, number: str, briefing: str) -> Transfer | None:
+    def ask(self, call_sid: str, number: str, briefing: str) -> bool:
         """Call somebody for a caller (see `call.transfer.Operator`)."""
         known = self._board.calls.find(call_sid)
-        pending = None if known is None else self.start(known, number, briefing, aloud=False)
-        if pending is None:
-            return None
-        try:
-            await pending.done.wait()
-        finally:
-            pending.settle(pending.without_caller)
-        is_taken = pending.outcome == "connected"
-        return Transfer(conference=pending.conference) if is_taken else None
+        if known is None or known.call is None:
+            return False
+        return self.start(known, number, briefing, is_news=False) is not None
 
     def start(
-        self, known: KnownCall, number: str, briefing: str, *, aloud: bool
+        self, known: KnownCall, number: str, briefing: str, *, is_news: bool = True
     ) -> PendingTransfer | None:
         """Begin; None if there are too many, or this call is being given to somebody else.
 
@@ -154,7 +134,7 @@ class WarmTransfers:
                 return pending if pending.number == number else None
         if len(self._pending) >= MOST_TRANSFERS:
             return None
-        pending = PendingTransfer(known, number, briefing, aloud=aloud)
+        pending = PendingTransfer(known, number, briefing, is_news=is_news)
         self._pending[pending.id] = pending
         known.transfer = "connecting"
         self._started.send_nowait(pending)
@@ -204,7 +184,7 @@ class WarmTransfers:
                 await self._let_go(pending)
         outcome = {"to": pending.number, "outcome": pending.outcome}
         log.info("warm transfer", extra={"call": pending.known.sid, "fields": outcome})
-        if pending.aloud and pending.outcome not in ("connected", "caller left"):
+        if pending.outcome not in ("connected", "caller left"):
             pending.known.say(pending.words.nobody, "")
 
     async def _ask(self, pending: PendingTransfer) -> None:
@@ -225,21 +205,10 @@ class WarmTransfers:
                 nursery.start_soon(self._dial, pending, name="dial")
                 if agent is not None:
                     nursery.start_soon(_render, self._board.store, pending, agent, name="briefing")
-                if pending.aloud:
-                    nursery.start_soon(_reassure, pending, agent, name="reassure")
+                nursery.start_soon(_reassure, pending, agent, name="reassure")
                 await pending.done.wait()
                 nursery.cancel_scope.cancel()
         pending.settle("no-answer")
-        if pending.outcome == "connected" and not pending.aloud:
-            await self._see_joined(pending, call)
-
-    async def _see_joined(self, pending: PendingTransfer, call: Call) -> None:
-        """Let the human go again if the caller does not come."""
-        with trio.move_on_after(JOIN_S):
-            await call.wait_ended()
-        if call.transfer != Transfer(conference=pending.conference):
-            pending.outcome = pending.without_caller
-            pending.known.transfer = pending.outcome
 
     async def _agent(self, pending: PendingTransfer) -> Agent | None:
         """Return in whose voice the human is briefed, if anybody knows."""
@@ -302,7 +271,8 @@ class WarmTransfers:
 async def _reassure(pending: PendingTransfer, agent: Agent | None) -> None:
     """Tell the caller what goes on, again and again."""
     words = stock_words(pending.language) if agent is None else agent.persona.stock_words
-    pending.known.say(words.connecting, "")
+    if pending.is_news:
+        pending.known.say(words.connecting, "")
     patience = 0.0 if agent is None else agent.limits.idle_prompt_s
     while True:
         await trio.sleep(min(REASSURE_S, 0.8 * patience or REASSURE_S))
