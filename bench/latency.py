@@ -24,10 +24,9 @@ that is the excess: server, adapters, sockets, vendors' timers.  The target is 1
 (p99) at most.
 
 The carrier's part of a recording: 1000 ms of silence end it, as our `<Record timeout="1">` says;
-200 ms later it is kept, 100 ms after that comes its webhook, and a download of it takes 300 ms.
-The silence is real, the others are assumed: they are what one reckons the classic way with.  A file
-is played when all of it is there: the voice, which speaks five times as fast as one listens, needs
-140 ms from the first of this reply to the last.
+200 ms later it is kept, 100 ms after that comes its webhook, and a download takes 300 ms.  All but
+the silence are assumed.  A file is played when it is whole: the voice, five times as fast as one
+listens, needs 140 ms from the first of this reply to the last.
 
 The sets of delays.  "Classic": an upload takes 300 ms to be transcribed; the LLM's first token
 comes after 400 ms, its last after 600; TTS takes 450 (of 400 to 500).  "Of 2026", typical values:
@@ -119,9 +118,8 @@ def rows() -> list[Row]:
             Row(name, "live, full", Way(delays, True, "full")),
             Row(name, "live, full, cached", Way(delays, True, "full", is_cached=True)),
         ]
-    found.append(Row("instant", "recorded", Way(INSTANT, False, "off", is_recorded=True)))
-    found.append(Row("instant", "live, full", Way(INSTANT, True, "full")))
-    return found
+    recorded = Row("instant", "recorded", Way(INSTANT, False, "off", is_recorded=True))
+    return [*found, recorded, Row("instant", "live, full", Way(INSTANT, True, "full"))]
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,9 @@ def measure_row(row: Row, size: Size) -> dict[str, Any]:
         "server": result["server"],
         "load": {name: result[f"load_{name}"] for name in ("cpu_percent", "late")},
         "vendors": sold,
-        "answers": [_rounded(answer) for answer in answers],
+        "answers": [
+            {name: round(value, 1) for name, value in asdict(answer).items()} for answer in answers
+        ],
     }
 
 
@@ -223,10 +223,6 @@ def _faults(result: dict[str, Any], program: Program, answers: list[Answer]) -> 
     if count := strays(answers):
         counted.append(f"{count} gaps that the server takes for others: somebody was held up")
     return counted + result["errors"] + faults(program.lines)
-
-
-def _rounded(answer: Answer) -> dict[str, float]:
-    return {name: round(value, 1) for name, value in asdict(answer).items()}
 
 
 def table_of(results: Sequence[dict[str, Any]]) -> Table:
@@ -333,7 +329,8 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw where each millisecond goes, a stacked bar a row."""
     pyplot = report.pyplot()
     drawing, axis = pyplot.subplots(figsize=(11, 0.9 + 0.38 * len(results)))
-    places = [at + 0.6 * _sets_before(results, at) for at in range(len(results))]
+    sets = list(dict.fromkeys(result["set"] for result in results))
+    places = [at + 0.6 * sets.index(result["set"]) for at, result in enumerate(results)]
     begin = [0.0] * len(results)
     for stage in STAGES:
         widths = [max(0.0, result["shares"][stage]) for result in results]
@@ -350,10 +347,6 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
     drawing.tight_layout()
     drawing.savefig(path, dpi=110)
     pyplot.close(drawing)
-
-
-def _sets_before(results: Sequence[dict[str, Any]], at: int) -> int:
-    return len({result["set"] for result in results[: at + 1]}) - 1
 
 
 def command_line() -> argparse.ArgumentParser:
