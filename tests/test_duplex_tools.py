@@ -336,14 +336,13 @@ async def test_an_interrupted_farewell_gives_nobody_away(autojump_clock: MockClo
     assert transcript.heard[-1] == "Yes?"
 
 
-@pytest.mark.parametrize("takes", [True, False])
-async def test_somebody_is_asked_before_the_caller_is_given_to_them(
-    takes: bool, autojump_clock: MockClock
-) -> None:
+async def test_somebody_is_asked_while_the_caller_stays(autojump_clock: MockClock) -> None:
     ask = use("transfer_call", to="sales", briefing="Ada wants a pizza.")
-    model = answering("One second.", ask, then="Nobody is there.")
-    agent = replace(agent_of(model), transfers={"sales": "+15550002222"})
-    board = Switchboard(takes)
+    agent = replace(
+        agent_of(answering("One second.", ask, then="They are being called.")),
+        transfers={"sales": "+15550002222"},
+    )
+    board = Switchboard(can=True)
 
     async def watch(call: Call) -> None:
         call.operator = board
@@ -351,8 +350,9 @@ async def test_somebody_is_asked_before_the_caller_is_given_to_them(
 
     caller = ScriptedCaller().pauses(0.1).says("sales").pauses(9).hangs_up()
     transcript = await caller.call(agent, watch)
-    assert transcript.ended_by == ("transfer" if takes else "caller")
-    assert (transcript.heard[-3:] == ["Nobody", "is", "there."]) is not takes
+    assert board.asked == [("+15550002222", "Ada wants a pizza.")]
+    assert transcript.ended_by == "caller"
+    assert transcript.heard[-3:] == ["are", "being", "called."]
 
 
 async def test_nobody_is_hung_up_on_without_a_word(autojump_clock: MockClock) -> None:
@@ -523,16 +523,14 @@ def noted(running: Counter[str]) -> Iterator[None]:
 async def test_a_filler_that_has_begun_is_said_before_the_call_is_given_away(
     autojump_clock: MockClock,
 ) -> None:
-    ask = use("transfer_call", to="sales", briefing="Ada wants a pizza.")
-    agent = replace(agent_of(answering("One second.", ask)), tts=FakeTTS(speed=1))
+    both = [use("weather", city="Paris"), use("transfer_call", to="sales")]
+    agent = replace(
+        agent_of(answering("One second.", *both, then="Here you are.")), tts=FakeTTS(speed=1)
+    )
+    with_weather(agent, 1.5)
     words = replace(agent.persona.stock_words, fillers=(TEN,))
     persona = replace(agent.persona, words=words)
     agent = replace(agent, persona=persona, transfers={"sales": "+15550002222"})
-
-    async def watch(call: Call) -> None:
-        call.operator = Switchboard(takes=True, seconds=1.5)
-        await call.wait_ended()
-
-    transcript = await ScriptedCaller().pauses(0.1).says("sales").pauses(9).call(agent, watch)
+    transcript = await ScriptedCaller().pauses(0.1).says("sales").pauses(9).call(agent)
     assert transcript.ended_by == "transfer"
-    assert " ".join(transcript.heard) == f"One second. {TEN}"
+    assert " ".join(transcript.heard) == f"One second. {TEN} Here you are."
