@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from ...call.briefing import BRIEFING_CHARS
 from ...errors import RestError
 from ...twilio import transfers as documents
 from ..house import Answer, House
@@ -18,14 +19,12 @@ from ..port.http import BadRequest, Request, Response
 from ..port.json_http import json_body, json_error, json_response
 from .admin import refusal
 from .live_calls import CallFacts
-from .numbers import is_number, may_be_given, missing_for_rest
+from .numbers import is_number, may_be_given, missing_for_rest, missing_for_warm_transfers
 from .outbound import MESSAGE_CHARS, Dialled, idempotency_key, is_speakable
 from .siblings import DescribeCall, GiveAway, HangUp, ListCalls, NoteGiven, Report, Say
 from .switchboard import Switchboard
 
 log = logging.getLogger("voicecore.server")
-
-BRIEFING_CHARS = 600
 
 
 class Nothing(msgspec.Struct, forbid_unknown_fields=True):
@@ -105,7 +104,7 @@ async def transfer(house: House, request: Request, body: bytes, sid: str) -> Ans
     if isinstance(number, Response):
         return number
     warm = order.mode == "warm"
-    if warm and (missing := _missing_for_warm(house)):
+    if warm and (missing := missing_for_warm_transfers(house.settings)):
         return json_error(409, f"a warm transfer needs {', '.join(missing)}")
     report = await board.ask(GiveAway(sid, number, warm, order.briefing))
     if report.status == "recording":
@@ -185,11 +184,6 @@ def _number(house: House, order: TransferOrder) -> str | Response:
     if len(order.briefing) > BRIEFING_CHARS or not is_speakable(order.briefing):
         return json_error(400, f"briefing: a line of at most {BRIEFING_CHARS} characters")
     return number
-
-
-def _missing_for_warm(house: House) -> list[str]:
-    public = [] if house.settings.public_url else ["VOICECORE_PUBLIC_URL"]
-    return [*missing_for_rest(house.settings), *public]
 
 
 async def _by_rest(board: Switchboard, sid: str, change: dict[str, str], done: str) -> Response:
