@@ -5,13 +5,13 @@ from __future__ import annotations
 from ..settings import Settings
 from ..twilio.signature import Form, parse_form
 from .admission import Admission
-from .port.http import Request, Response
+from .port.http import FORM, Request, Response
 from .port.limits import FORM_FIELDS
 from .port.upgrade import check_host
 from .port.urls import public_base
 
-FORM = "application/x-www-form-urlencoded"
 XML = "text/xml; charset=utf-8"
+WAV = "audio/x-wav"
 
 OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 """Of a call, what its `CallStatus` is when nobody listens any more."""
@@ -19,14 +19,20 @@ OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 
 def signed_form(admission: Admission, request: Request, body: bytes) -> Form | Response:
     """Return a webhook's form, or the refusal of one that is none, or is not the carrier's."""
-    content_type = request.header("content-type").partition(";")[0].strip().lower()
-    if content_type != FORM and (content_type or body):
+    if request.content_type != FORM and (request.content_type or body):
         return Response(415, b"a form, please\n")
     try:
         form = parse_form(body, FORM_FIELDS)
     except ValueError:
         return Response(400, b"too many fields\n")
     return form if admission.signed(request, form) else Response(403)
+
+
+def sound(audio: bytes | None) -> Response:
+    """Answer with a WAV file, or that there is none.  It is somebody's words: nobody keeps it."""
+    if audio is None:
+        return Response(404, b"not found\n")
+    return Response(200, audio, WAV, {"Cache-Control": "private, no-store"})
 
 
 def our_origin(request: Request, settings: Settings) -> str:

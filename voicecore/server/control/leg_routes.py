@@ -10,11 +10,9 @@ from ...twilio import transfers as documents
 from ...twilio import twiml
 from ..house import Answer, House
 from ..port.http import Request, Response
-from ..webhooks import XML, our_origin, signed_form
+from ..webhooks import XML, our_origin, signed_form, sound
 from .siblings import BriefLeg, SettleLeg
 from .warm_transfer import AUDIO_KIND
-
-WAV = "audio/x-wav"
 
 ENDINGS = {"busy": "busy", "no-answer": "no-answer", "failed": "failed"}
 """CallStatus -> outcome; whatever else a leg ends with, nobody has taken the call."""
@@ -63,8 +61,7 @@ async def leg_status(house: House, request: Request, body: bytes, id_: str) -> A
 
 async def leg_audio(house: House, request: Request, body: bytes, id_: str) -> Answer:
     """``GET /transfer/…/briefing.wav``.  Unsigned: carriers fetch sounds as anybody does."""
-    audio = await house.store.get(AUDIO_KIND, id_)
-    return Response(404, b"not found\n") if audio is None else Response(200, audio, WAV)
+    return sound(await house.store.get(AUDIO_KIND, id_))
 
 
 async def _texts(house: House, errand: BriefLeg | SettleLeg) -> list[str]:

@@ -24,8 +24,8 @@ import trio
 from ...errors import RestError
 from ...twilio.signature import Form
 from ..house import Answer, House
-from ..port.http import Request, Response
-from ..port.json_http import JSON, UnfitBody, json_body, json_error, json_response
+from ..port.http import JSON, Request, Response
+from ..port.json_http import UnfitBody, json_body, json_error, json_response
 from ..port.paths import query_value
 from ..store import Store
 from ..webhooks import signed_form

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import trio
 
-from ...audio import SAMPLE_RATE
+from ...audio import wav
 from ...call.agent import Agent
 from ...call.briefing import TransferWords, briefing_of, transfer_words
 from ...call.call import Call
@@ -320,7 +320,7 @@ async def _render(store: Store, pending: PendingTransfer, agent: Agent) -> None:
             log.warning("a briefing could not be said: %s", group.exceptions[0])
     if audio:
         try:
-            await store.put(AUDIO_KIND, pending.id, _as_wav(audio), AUDIO_S)
+            await store.put(AUDIO_KIND, pending.id, wav.telephone_bytes(audio), AUDIO_S)
             pending.has_audio = True
         except OSError as error:
             log.warning(
@@ -334,11 +334,3 @@ def _caller_id(chosen: str | None, known: KnownCall) -> str:
     is_placed = "order" in given or given.get("Direction", "").startswith("outbound")
     ours = chosen or known.parties[0 if is_placed else 1]
     return ours if is_number(ours) else ""
-
-
-def _as_wav(audio: bytes) -> bytes:
-    # Here, because numpy takes its time to load; by now every agent's ear has loaded it.
-    from ...audio import mulaw
-    from ...audio.wav import Wav, to_bytes
-
-    return to_bytes(Wav(SAMPLE_RATE, 1, mulaw.decode(audio)))

@@ -29,6 +29,8 @@ from .limits import (
 )
 
 TEXT = "text/plain; charset=utf-8"
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
 
 BLANK_BYTES = 16
 """Of empty lines before a request; beyond it they are a malformed request."""
@@ -54,6 +56,11 @@ class Request:
     def query(self) -> str:
         """What follows the path's question mark."""
         return self.target.partition("?")[2]
+
+    @property
+    def content_type(self) -> str:
+        """What the body is, without parameters; empty if that is not told."""
+        return self.header("content-type").partition(";")[0].strip().lower()
 
     @property
     def has_body(self) -> bool:

@@ -10,9 +10,8 @@ from typing import TypeVar
 
 import msgspec
 
-from .http import BadRequest, Request, Response
+from .http import JSON, BadRequest, Request, Response
 
-JSON = "application/json"
 ERROR_CHARS = 300
 
 _encode = msgspec.json.Encoder().encode
@@ -49,8 +48,7 @@ def json_body(request: Request, body: bytes, kind: type[_T]) -> _T:
     Raises:
         UnfitBody: 415, it is not JSON; 400, it is malformed, or no such thing.
     """
-    content_type = request.header("content-type").partition(";")[0].strip().lower()
-    if content_type != JSON:
+    if request.content_type != JSON:
         raise UnfitBody(415, "JSON, please (Content-Type: application/json)")
     try:
         return msgspec.json.decode(body, type=kind)

@@ -24,7 +24,6 @@ AUDIO_S = 600.0
 """How long a file is there: the carrier fetches it at once, or after what is played before it."""
 
 AUDIO_PATH = "/voice/audio/"
-AUDIO_TYPE = "audio/x-wav"
 
 MOST_BYTES = VALUE_BYTES // 2 - 1024
 """Of mu-law: its WAV file has 16 bits a sample, and a head.  Nearly nine minutes."""

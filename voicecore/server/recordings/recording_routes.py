@@ -11,17 +11,17 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from urllib.parse import parse_qs, urlsplit
 
 from ...twilio import twiml
 from ...twilio.sids import recording_sid
 from ...twilio.signature import Form
 from ..house import House
 from ..port.http import Request, Response
-from ..webhooks import OVER, XML, call_parameters, our_origin, signed_form
+from ..port.paths import query_value
+from ..webhooks import OVER, XML, call_parameters, our_origin, signed_form, sound
 from ..words import BROKEN, BUSY, ENDED_WELL
 from .flow_calls import Visit
-from .prompts import AUDIO_TYPE, published
+from .prompts import published
 from .recorded_turns import turn_key
 from .recording_flow import Recorded, RecordingFlow, dial
 
@@ -64,8 +64,7 @@ async def voice_digits(house: House, request: Request, body: bytes) -> Response:
 
 async def voice_wait(house: House, request: Request, body: bytes) -> Response:
     """The caller has heard that it takes a moment."""
-    query = parse_qs(urlsplit(request.target).query)
-    key, held = query.get("turn", [""])[0], query.get("held", [""])[0]
+    key, held = query_value(request, "turn"), query_value(request, "held")
     count = int(held) if held.isascii() and held.isdigit() and len(held) < 4 else 0
     form = signed_form(house.admission, request, body)
     if isinstance(form, Response):
@@ -75,10 +74,7 @@ async def voice_wait(house: House, request: Request, body: bytes) -> Response:
 
 async def voice_audio(house: House, request: Request, body: bytes, name: str) -> Response:
     """What the caller is to hear.  Unsigned: to know the name is enough."""
-    audio = await published(house.store, name)
-    if audio is None:
-        return Response(404, b"not found\n")
-    return Response(200, audio, AUDIO_TYPE, {"Cache-Control": "private, no-store"})
+    return sound(await published(house.store, name))
 
 
 async def expect_stream(house: House, call_sid: str, parameters: Mapping[str, str]) -> None:
