@@ -267,6 +267,20 @@ async def test_a_voice_that_fails_leaves_the_briefing_to_the_carrier(
         assert (await it.house.get(f"{it.url}/briefing.wav".removeprefix(PUBLIC))).status == 404
 
 
+async def test_a_language_without_a_region_is_none_of_the_carriers(
+    autojump_clock: MockClock,
+) -> None:
+    mute = replace(fake_agent(), tts=FakeTTS(faults=["error"] * 99))
+    hindi = replace(mute, persona=replace(mute.persona, language="hi"))
+    async with ringing(ScriptedCaller().pauses(60), hindi, language="hi") as it:
+        [gather, _] = await it.document(it.url)
+        [gone] = [each for each in await it.document(f"{PUBLIC}/transfer/x") if each.tag == "Say"]
+        said = [each for each in gather if each.tag == "Say"]
+        assert len(said) == 2
+        assert [each.attrib for each in (*said, gone)] == [{}, {}, {}]
+        assert gone.text == transfer_words("hi").gone
+
+
 async def test_the_hour_counts_transfers_too(autojump_clock: MockClock) -> None:
     twilio = FakeTwilio()
     async with talking(ScriptedCaller().pauses(20).hangs_up(), None, twilio, sid(100),

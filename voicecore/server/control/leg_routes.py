@@ -8,6 +8,7 @@ from __future__ import annotations
 from ...call.briefing import transfer_words
 from ...twilio import transfers as documents
 from ...twilio import twiml
+from ...twilio.twiml import Prompt
 from ..house import Answer, House
 from ..port.http import Request, Response
 from ..webhooks import XML, our_origin, signed_form, sound
@@ -28,9 +29,8 @@ async def brief_leg(house: House, request: Request, body: bytes, id_: str) -> An
         return _gone(house.settings.language)
     words, language, audio = texts
     here = f"{our_origin(request, house.settings)}/transfer/{id_}"
-    audio_url = f"{here}/briefing.wav" if audio else ""
-    briefing = documents.Briefing(words, language, audio_url, f"{here}/answer")
-    return Response(200, documents.brief(briefing), XML)
+    briefing = Prompt(f"{here}/briefing.wav" if audio else "", words, language)
+    return Response(200, documents.brief(briefing, f"{here}/answer"), XML)
 
 
 async def leg_answer(house: House, request: Request, body: bytes, id_: str) -> Answer:
@@ -70,5 +70,5 @@ async def _texts(house: House, errand: BriefLeg | SettleLeg) -> list[str]:
 
 def _gone(language: str) -> Response:
     """There is nobody to talk to any more."""
-    words = transfer_words(language).gone
-    return Response(200, documents.say_and_hang_up(words, language), XML)
+    prompt = Prompt(words=transfer_words(language).gone, language=language)
+    return Response(200, twiml.hang_up(prompt=prompt), XML)
