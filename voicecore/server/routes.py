@@ -37,12 +37,11 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
         return Response(400, b"no CallSid\n")
     if form.first("CallStatus") in OVER:
         return Response(200, twiml.hang_up(), XML)
-    if house.admission.draining or house.admission.full:
-        ordered = await outbound.ordered_parameters(house, request, form)
-        return await recording_routes.instead_of_stream(house, request, form, ordered or {})
     ordered = await outbound.ordered_parameters(house, request, form)
     if ordered is None:
         return Response(200, twiml.hang_up(), XML)
+    if house.admission.draining or house.admission.full:
+        return await recording_routes.instead_of_stream(house, request, form, ordered)
     base = our_origin(request, house.settings)
     parameters = house.stream_parameters(call_sid, form.first("From"), form.first("To"))
     if (direction := form.first("Direction")).startswith("outbound"):

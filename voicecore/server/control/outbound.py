@@ -22,7 +22,9 @@ import msgspec
 import trio
 
 from ...errors import RestError
+from ...twilio import twiml
 from ...twilio.signature import Form
+from ...twilio.twiml import Prompt
 from ..house import Answer, House
 from ..port.http import JSON, Request, Response
 from ..port.json_http import UnfitBody, json_body, json_error, json_response
@@ -303,8 +305,21 @@ async def amd_status(house: House, request: Request, body: bytes) -> Answer:
     if parting is not None:
         # First written down, then told: a stream that begins in between finds one or the other.
         await _remember(house.store, VERDICTS, call_sid, parting, ORDER_S)
-        await house.switchboard.ask(Leave(call_sid, parting))
+        report = await house.switchboard.ask(Leave(call_sid, parting))
+        if report.status == "recording":
+            await _leave_through_rest(house.switchboard, call_sid, parting)
     return Response(204)
+
+
+async def _leave_through_rest(board: Switchboard, call_sid: str, parting: str) -> None:
+    """End a call that has no stream; what is left on the machine, the carrier's voice says."""
+    prompt = Prompt(words=parting, language=board.settings.language)
+    try:
+        if board.rest is not None:
+            document = twiml.hang_up(prompt=prompt).decode()
+            await board.rest.update_call(call_sid, {"Twiml": document})
+    except RestError as error:
+        log.warning("REST failed", extra={"call": call_sid, "fields": {"why": str(error)}})
 
 
 def parting_words(order: Order, answered_by: str) -> str | None:
