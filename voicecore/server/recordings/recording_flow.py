@@ -24,7 +24,6 @@ import trio
 from ...audio import SAMPLE_RATE
 from ...call.agent import Agent
 from ...call.agents import Agents
-from ...call.call import EndedBy
 from ...call.hands import Gather
 from ...call.recorded import Dial, HangUp, Record, RecordedAnswer, Recording, answer_recording
 from ...call.tools import typed_text
@@ -34,7 +33,7 @@ from ...errors import ProviderError
 from ...twilio import twiml
 from ...twilio.twiml import RECORD_S, RECORD_SILENCE_S, Prompt
 from ..call_state import CallState
-from ..port.boundary import contain
+from ..port.boundary import attempted, contain
 from ..words import BROKEN, BUSY
 from . import flow_steps
 from .flow_calls import SWEEP_S, FlowCalls, Visit
@@ -122,24 +121,19 @@ class RecordingFlow:
             return await self._speak(visit, flow_steps.after_failure)
         return await self._await(visit, key, held)
 
-    async def end(self, call_sid: str, ended_by: EndedBy = "caller") -> None:
-        """A call is over, as its carrier tells: nothing of it goes on."""
-        self.turns.note_ending(call_sid, ended_by)
+    async def end(self, call_sid: str) -> None:
+        """The caller has gone, as the carrier tells: nothing of the call goes on."""
+        self.turns.note_ending(call_sid, "caller")
         self.turns.drop(call_sid)
         with self.calls.records.closing(call_sid):
-            await self.calls.close(call_sid, ended_by)
+            await self.calls.close(call_sid, "caller")
 
     async def _agent_for(self, parameters: Mapping[str, str]) -> Agent | None:
         """Return who answers; None if that cannot be found out."""
-        found: Agent | None = None
-
-        async def find() -> None:
-            nonlocal found
-            found = await self._agents.agent_for(parameters)
-
         with trio.move_on_after(AGENT_S):
-            await contain("choice of an agent", find)
-        return found
+            choose = partial(self._agents.agent_for, parameters)
+            return await attempted("choice of an agent", choose)
+        return None
 
     async def _speak(self, visit: Visit, choose: Choose) -> bytes:
         """Say something of our own accord; an answer that is still being made comes too late."""
