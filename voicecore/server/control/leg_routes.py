@@ -13,9 +13,13 @@ from ..house import Answer, House
 from ..port.http import Request, Response
 from ..webhooks import XML, our_origin, signed_form, sound
 from .siblings import BriefLeg, SettleLeg
-from .warm_transfer import AUDIO_KIND
+from .warm_transfer import AUDIO_KIND, TransferOutcome
 
-ENDINGS = {"busy": "busy", "no-answer": "no-answer", "failed": "failed"}
+ENDINGS: dict[str, TransferOutcome] = {
+    "busy": "busy",
+    "no-answer": "no-answer",
+    "failed": "failed",
+}
 """CallStatus -> outcome; whatever else a leg ends with, nobody has taken the call."""
 
 

@@ -12,24 +12,27 @@ import logging
 import secrets
 from collections import OrderedDict
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 
 from ...audio import wav
 from ...call.agent import Agent
+from ...call.agents import CHOICE_S, Agents
 from ...call.briefing import TransferWords, briefing_of, transfer_words
 from ...call.call import Call
 from ...call.phrases import render, stock_words
 from ...call.transfer import Transfer
 from ...errors import ProviderError, RestError
+from ...settings import Settings
+from ..ledger import Ledger
 from ..port.boundary import contain
 from ..store import Store
-from .live_calls import KnownCall
+from .live_calls import KnownCall, LiveCalls
 from .numbers import is_number, may_be_given
 
 if TYPE_CHECKING:
-    from .switchboard import Switchboard
+    from ...twilio.rest import TwilioRest  # loaded behind the open port
 
 log = logging.getLogger("voicecore.server")
 
@@ -64,6 +67,17 @@ AUDIO_KIND = "briefing"
 
 MOST_TRANSFERS = 64
 """At once, of one worker."""
+
+
+class Board(Protocol):
+    """What transfers need of their `Switchboard`."""
+
+    settings: Settings
+    ledger: Ledger
+    store: Store
+    calls: LiveCalls
+    agents: Agents | None
+    rest: TwilioRest | None
 
 
 class PendingTransfer:
@@ -111,9 +125,9 @@ class PendingTransfer:
 
 
 class WarmTransfers:
-    """The transfers of this worker's calls.  An `Operator` (see `call.transfers`)."""
+    """The transfers of this worker's calls.  An `Operator` (see `call.transfer`)."""
 
-    def __init__(self, board: Switchboard) -> None:
+    def __init__(self, board: Board) -> None:
         self._board = board
         self._pending: dict[str, PendingTransfer] = {}
         self._connected: OrderedDict[str, list[str]] = OrderedDict()
@@ -245,11 +259,12 @@ class WarmTransfers:
         """Return in whose voice the human is briefed, if anybody knows."""
         call, agents = pending.known.call, self._board.agents
         pending.language = self._board.settings.language
-        if call is None or agents is None:
-            return None
-        agent = await agents.agent_for(call.parameters)
-        pending.language = agent.persona.language
-        return agent
+        if call is not None and agents is not None:
+            with trio.move_on_after(CHOICE_S):
+                agent = await agents.agent_for(call.parameters)
+                pending.language = agent.persona.language
+                return agent
+        return None
 
     async def _watch(self, pending: PendingTransfer) -> None:
         call = pending.known.call

@@ -23,7 +23,7 @@ import trio
 
 from ...audio import SAMPLE_RATE
 from ...call.agent import Agent
-from ...call.agents import Agents
+from ...call.agents import CHOICE_S, Agents
 from ...call.hands import Gather
 from ...call.recorded import Dial, HangUp, Record, RecordedAnswer, Recording, answer_recording
 from ...call.tools import typed_text
@@ -49,9 +49,6 @@ HOLDS = 20
 
 GATHER_S = 120.0
 """How long a caller may type: 32 keys, each as late as may be."""
-
-AGENT_S = 2.0
-"""How long it may take to find out who answers a call."""
 
 Fetch = Callable[[str, str], Awaitable[bytes]]
 """Returns a recording as mu-law, by its account's SID and its own; raises ProviderError."""
@@ -130,7 +127,7 @@ class RecordingFlow:
 
     async def _agent_for(self, parameters: Mapping[str, str]) -> Agent | None:
         """Return who answers; None if that cannot be found out."""
-        with trio.move_on_after(AGENT_S):
+        with trio.move_on_after(CHOICE_S):
             choose = partial(self._agents.agent_for, parameters)
             return await attempted("choice of an agent", choose)
         return None
