@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from voicecore import Agent, CallLimits, FromSettings, Persona, TurnRules
 from voicecore.errors import LocalProtocolError, SettingsError
 from voicecore.providers.builtin import BuiltinLLM
-from voicecore.server.open_agents import OpenAgents, open_agents
+from voicecore.server.open_agents import MOST_SETS, OpenAgents, open_agents
 from voicecore.server.port.boundary import contain
 from voicecore.server.serve import serve
 from voicecore.settings import Settings
@@ -106,6 +106,22 @@ async def test_agents_made_for_each_call_are_bounded(autojump_clock: MockClock) 
             await agents.agent_for({})
         assert len(agents._whole) == 64
     assert OPENED.count("en-US") == 3
+
+
+async def test_sets_of_providers_are_bounded_and_those_that_are_open_stay(
+    autojump_clock: MockClock,
+) -> None:
+    """A function may pass on what a stranger has put into a call's parameters."""
+    pick = lambda given: Agent(persona=Persona(voice=given.get("voice", "")))  # noqa: E731
+    async with open_agents(pick, on_fakes()) as agents:
+        for number in range(MOST_SETS - 1):
+            await agents.agent_for({"voice": f"v{number}"})
+        for _ in range(3):
+            with pytest.raises(SettingsError, match="providers"):
+                await agents.agent_for({"voice": "one more"})
+        assert len(OPENED) == 3 * MOST_SETS
+        assert (await agents.agent_for({"voice": "v0"})).persona.voice == "v0"
+        assert (await agents.agent_for({})).persona.voice == ""
 
 
 async def test_a_picker_that_picks_nobody_ends_its_call_only(autojump_clock: MockClock) -> None:

@@ -21,11 +21,16 @@ from ..call.agents import AgentPicker, picked, unknown_call
 from ..call.from_settings import FromSettings
 from ..call.phrases import default_greeting
 from ..dialogue.turns import TurnRules
+from ..errors import SettingsError
 from ..providers.table import Providers, open_providers
 from ..settings import Settings
 
 AGENTS_KEPT = 64
 """Agents whose phrases are prepared; a function that makes a new one for each call has more."""
+
+MOST_SETS = 32
+"""Providers stay open, so they are bounded: a function may want others for each call's parameters,
+which are a stranger's."""
 
 STAGES = ("stt", "llm", "tts")
 
@@ -87,6 +92,9 @@ class OpenAgents:
         key = tuple(sorted(own_settings.items()))
         async with self._opening:
             if key not in self._providers:
+                if len(self._providers) >= MOST_SETS:
+                    told = "; ".join(f"{name}={value!r:.40}" for name, value in key)
+                    raise SettingsError(f"more than {MOST_SETS} sets of providers: {told}")
                 settings = self._settings.model_copy(update=own_settings)
                 self._providers[key] = await self._nursery.start(self._hold, settings)
         open_ = self._providers[key]
