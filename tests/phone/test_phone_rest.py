@@ -362,7 +362,7 @@ async def test_a_status_callback_that_nobody_takes_is_said_and_harms_nothing(
 
 async def test_a_server_fetches_its_recording_over_sockets() -> None:
     """Twilio's way, from the server's side: the action, 404 until it is there, then the WAV."""
-    account = Account(token=TOKEN, recording_delay_s=0.2)
+    account = Account(token=TOKEN, recording_delay_s=1.0)
     listeners = await http.listen(0)
     account.base_url = http.address(listeners)
     fetched: list[int] = []
