@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..records.database import FINAL
 from ..settings import Settings
 from ..twilio.signature import Form, parse_form
 from .admission import Admission
@@ -13,7 +14,7 @@ from .port.urls import public_base
 XML = "text/xml; charset=utf-8"
 WAV = "audio/x-wav"
 
-OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
+OVER = frozenset(FINAL)
 """Of a call, what its `CallStatus` is when nobody listens any more."""
 
 
