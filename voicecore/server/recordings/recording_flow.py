@@ -25,6 +25,7 @@ from ...audio import SAMPLE_RATE
 from ...call.agent import Agent
 from ...call.agents import CHOICE_S, Agents
 from ...call.hands import Gather
+from ...call.keypad import as_words
 from ...call.recorded import Dial, HangUp, Record, RecordedAnswer, Recording, answer_recording
 from ...call.tools import typed_text
 from ...call.transfer import Transfer
@@ -268,7 +269,7 @@ def _typed(history: History, state: CallState, digits: str) -> str | None:
     if call_id:
         history.tool_done(call_id, typed_text(digits, is_ended=True))
         return ""
-    return f"({digits} typed on the keypad)" if digits else None
+    return as_words(digits) if digits else None
 
 
 def dial(prompt: Prompt, transfer: Transfer, base: str) -> bytes:
