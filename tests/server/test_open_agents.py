@@ -188,7 +188,7 @@ async def test_serve_takes_an_agent_a_picker_or_a_function(autojump_clock: MockC
     for who in (Agent(), lambda parameters: Agent(), takes_calls):
         async with trio.open_nursery() as nursery:
             server = await nursery.start(partial(serve, who, on_fakes()))
-            assert (server._house.agents is None) == (who is takes_calls)
+            assert (server._house.flow is None) == (who is takes_calls)
             server.drain()
 
 
