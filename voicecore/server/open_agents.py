@@ -72,9 +72,8 @@ class OpenAgents:
 
     async def warm_up(self) -> None:
         """Make ready for a call that will begin in a moment.  Never raises for providers."""
-        for _, whole in reversed(list(self._whole.values())):
-            await whole.warm_up()
-            return
+        _, whole = next(reversed(self._whole.values()))  # who answered last
+        await whole.warm_up()
 
     def totals(self) -> dict[tuple[str, ...], float]:
         """Return what the providers have counted, for the metrics: by name and labels."""
