@@ -19,10 +19,10 @@ from .metrics import CONTENT_TYPE
 from .port.http import BadRequest, Request, Response
 from .port.paths import find_path
 from .port.upgrade import Upgrade, websocket_key
-from .port.urls import websocket_url
+from .port.urls import public_base, websocket_url
 from .recordings import recording_routes
 from .status import call_status, log_fields, stream_status
-from .webhooks import OVER, XML, our_origin, signed_form
+from .webhooks import OVER, XML, signed_form
 
 log = logging.getLogger("voicecore.server")
 
@@ -42,7 +42,7 @@ async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
         return Response(200, twiml.hang_up(), XML)
     if house.admission.draining or house.admission.full:
         return await recording_routes.instead_of_stream(house, request, form, ordered)
-    base = our_origin(request, house.settings)
+    base = public_base(request, house.settings.public_url)
     parameters = house.stream_parameters(call_sid, form.first("From"), form.first("To"))
     if (direction := form.first("Direction")).startswith("outbound"):
         parameters["Direction"] = direction

@@ -8,8 +8,6 @@ from ..twilio.signature import Form, parse_form
 from .admission import Admission
 from .port.http import FORM, Request, Response
 from .port.limits import FORM_FIELDS
-from .port.upgrade import check_host
-from .port.urls import public_base
 
 XML = "text/xml; charset=utf-8"
 WAV = "audio/x-wav"
@@ -34,17 +32,6 @@ def sound(audio: bytes | None) -> Response:
     if audio is None:
         return Response(404, b"not found\n")
     return Response(200, audio, WAV, {"Cache-Control": "private, no-store"})
-
-
-def our_origin(request: Request, settings: Settings) -> str:
-    """Return our origin as the carrier knows it, for the URLs in an answer.
-
-    Raises:
-        BadRequest: the request has to tell, and its Host is none.
-    """
-    if settings.public_url is None:
-        check_host(request)
-    return public_base(request, settings.public_url)
 
 
 def call_parameters(form: Form, settings: Settings) -> dict[str, str]:

@@ -11,7 +11,8 @@ from ...twilio import twiml
 from ...twilio.twiml import Prompt
 from ..house import Answer, House
 from ..port.http import Request, Response
-from ..webhooks import XML, our_origin, signed_form, sound
+from ..port.urls import public_base
+from ..webhooks import XML, signed_form, sound
 from .siblings import BriefLeg, SettleLeg
 from .warm_transfer import AUDIO_KIND, TransferOutcome
 
@@ -32,7 +33,7 @@ async def brief_leg(house: House, request: Request, body: bytes, id_: str) -> An
     if not texts:
         return _gone(house.settings.language)
     words, language, audio = texts
-    here = f"{our_origin(request, house.settings)}/transfer/{id_}"
+    here = f"{public_base(request, house.settings.public_url)}/transfer/{id_}"
     briefing = Prompt(f"{here}/briefing.wav" if audio else "", words, language)
     return Response(200, documents.brief(briefing, f"{here}/answer"), XML)
 

@@ -18,7 +18,8 @@ from ...twilio.signature import Form
 from ..house import House
 from ..port.http import Request, Response
 from ..port.paths import query_value
-from ..webhooks import OVER, XML, call_parameters, our_origin, signed_form, sound
+from ..port.urls import public_base
+from ..webhooks import OVER, XML, call_parameters, signed_form, sound
 from ..words import BROKEN, BUSY, ENDED_WELL
 from .flow_calls import Visit
 from .prompts import published
@@ -94,7 +95,9 @@ async def stream_ended(house: House, request: Request, body: bytes) -> Response:
     ended_by = house.ledger.ending(call_sid) or ("" if state is None else state.ended_by)
     if ended_by == "transfer" and state is not None and state.transfer is not None:
         if form.first("CallStatus") not in OVER:
-            document = dial(twiml.Prompt(), state.transfer, our_origin(request, house.settings))
+            document = dial(
+                twiml.Prompt(), state.transfer, public_base(request, house.settings.public_url)
+            )
             return Response(200, document, XML)
     elif ended_by not in ENDED_WELL:
         goes_on = RecordingFlow.go_on if state is None else RecordingFlow.begin
@@ -152,7 +155,7 @@ async def _answered(house: House, request: Request, form: Form, document: Docume
         return Response(200, twiml.hang_up(BROKEN), XML)
     if not call_sid:
         return Response(400, b"no CallSid\n")
-    base = our_origin(request, house.settings)
+    base = public_base(request, house.settings.public_url)
     visit = Visit(call_sid, base, call_parameters(form, house.settings))
     return Response(200, await document(house.flow, visit), XML)
 
