@@ -108,6 +108,23 @@ async def test_agents_made_for_each_call_are_bounded(autojump_clock: MockClock) 
     assert OPENED.count("en-US") == 3
 
 
+async def test_all_speech_is_kept_in_one_cache_and_counted_once(
+    autojump_clock: MockClock,
+) -> None:
+    """VOICECORE_CACHE_MB bounds the worker's memory, however many voices its agents have."""
+    pick = lambda given: Agent(persona=Persona(voice=given.get("voice", "")))  # noqa: E731
+    async with open_agents(pick, on_fakes(cache_mb=1)) as agents:
+        for voice in ("ada", "bob"):
+            agent = await agents.agent_for({"voice": voice})
+            async with agent.tts.speak("one two", voice, "en-US") as pieces:
+                assert b"".join([piece async for piece in pieces])
+        await trio.sleep(60)  # what agents have prepared is in it, too
+        caches = [providers.cache for providers in agents._providers.values()]
+        assert len(caches) == 3
+        assert len(set(map(id, caches))) == 1
+        assert agents.totals()["cache_bytes",] == caches[0].statistics().bytes > 0
+
+
 async def test_sets_of_providers_are_bounded_and_those_that_are_open_stay(
     autojump_clock: MockClock,
 ) -> None:

@@ -22,7 +22,8 @@ from ..call.from_settings import FromSettings
 from ..call.phrases import default_greeting
 from ..dialogue.turns import TurnRules
 from ..errors import SettingsError
-from ..providers.table import Providers, open_providers
+from ..providers.cache import SpeechCache, open_cache
+from ..providers.table import Providers, Totals, open_providers, totals
 from ..settings import Settings
 
 AGENTS_KEPT = 64
@@ -40,10 +41,13 @@ Value = TypeVar("Value")
 class OpenAgents:
     """The agents of one server.  Made by `open_agents`."""
 
-    def __init__(self, pick: AgentPicker, settings: Settings, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, pick: AgentPicker, settings: Settings, nursery: trio.Nursery, cache: SpeechCache
+    ) -> None:
         self._pick = pick
         self._settings = settings
         self._nursery = nursery
+        self._cache = cache
         self._providers: dict[tuple[tuple[str, str], ...], Providers] = {}
         self._opening = trio.Lock()
         self._whole: OrderedDict[int, tuple[Agent, Agent]] = OrderedDict()
@@ -75,13 +79,9 @@ class OpenAgents:
         _, whole = next(reversed(self._whole.values()))  # who answered last
         await whole.warm_up()
 
-    def totals(self) -> dict[tuple[str, ...], float]:
-        """Return what the providers have counted, for the metrics: by name and labels."""
-        totals: dict[tuple[str, ...], float] = {}
-        for providers in self._providers.values():
-            for name, count in providers.totals().items():
-                totals[name] = totals.get(name, 0.0) + count
-        return totals
+    def totals(self) -> Totals:
+        """Return what the providers have counted, for the metrics."""
+        return totals(self._cache, self._providers.values())
 
     async def _completed(self, written: Agent) -> Agent:
         if not needs_opening(written):
@@ -103,7 +103,7 @@ class OpenAgents:
 
     async def _hold(self, settings: Settings, *, task_status: trio.TaskStatus[Providers]) -> None:
         """Keep providers open until the server is gone."""
-        async with open_providers(settings) as providers:
+        async with open_providers(settings, self._cache) as providers:
             task_status.started(providers)
             await trio.sleep_forever()
 
@@ -115,10 +115,11 @@ async def open_agents(pick: AgentPicker, settings: Settings) -> AsyncIterator[Op
     As it holds a nursery, what is raised inside comes out in an exception group.
 
     Raises:
+        SettingsError: VOICECORE_CACHE_DIR cannot be used.
         ExceptionGroup[SettingsError]: its providers cannot be opened.
     """
-    async with trio.open_nursery() as nursery:
-        agents = OpenAgents(pick, settings, nursery)
+    async with open_cache(settings) as cache, trio.open_nursery() as nursery:
+        agents = OpenAgents(pick, settings, nursery, cache)
         await agents.agent_for(unknown_call(settings.language))
         yield agents
         nursery.cancel_scope.cancel()
