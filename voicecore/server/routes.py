@@ -30,8 +30,6 @@ log = logging.getLogger("voicecore.server")
 async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
     """A call comes in: connect it to a media stream, or, without room, answer it all the same."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     call_sid = form.first("CallSid")
     if not call_sid:
         return Response(400, b"no CallSid\n")
@@ -69,8 +67,6 @@ async def _note_status(
     house: House, request: Request, body: bytes, read: Callable[[Form], Status]
 ) -> Answer:
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     status = read(form)
     if not status.sid:
         return Response(400, b"no CallSid\n")

@@ -6,7 +6,7 @@ from ..records.database import FINAL
 from ..settings import Settings
 from ..twilio.signature import Form, parse_form
 from .admission import Admission
-from .port.http import FORM, Request, Response
+from .port.http import FORM, BadRequest, Refused, Request, Response
 from .port.limits import FORM_FIELDS
 
 XML = "text/xml; charset=utf-8"
@@ -16,15 +16,21 @@ OVER = frozenset(FINAL)
 """Of a call, what its `CallStatus` is when nobody listens any more."""
 
 
-def signed_form(admission: Admission, request: Request, body: bytes) -> Form | Response:
-    """Return a webhook's form, or the refusal of one that is none, or is not the carrier's."""
+def signed_form(admission: Admission, request: Request, body: bytes) -> Form:
+    """Return a webhook's form.
+
+    Raises:
+        BadRequest: 415, 400, it is none; 403, it is not the carrier's.
+    """
     if request.content_type != FORM and (request.content_type or body):
-        return Response(415, b"a form, please\n")
+        raise BadRequest(415, "a form, please")
     try:
         form = parse_form(body, FORM_FIELDS)
     except ValueError:
-        return Response(400, b"too many fields\n")
-    return form if admission.signed(request, form) else Response(403)
+        raise BadRequest(400, "too many fields") from None
+    if not admission.signed(request, form):
+        raise Refused(Response(403))
+    return form
 
 
 def sound(audio: bytes | None) -> Response:

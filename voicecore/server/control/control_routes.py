@@ -15,8 +15,8 @@ from ...call.briefing import BRIEFING_CHARS
 from ...errors import RestError
 from ...twilio import transfers as documents
 from ..house import Answer, House
-from ..port.http import BadRequest, Request, Response
-from ..port.json_http import json_body, json_error, json_response
+from ..port.http import BadRequest, Refused, Request, Response
+from ..port.json_http import UnfitBody, json_body, json_error, json_response
 from .admin import refusal
 from .live_calls import CallFacts
 from .numbers import is_number, may_be_given, missing_for_rest, missing_for_warm_transfers
@@ -49,8 +49,6 @@ class TransferOrder(msgspec.Struct, forbid_unknown_fields=True):
 async def list_calls(house: House, request: Request, body: bytes) -> Answer:
     """``GET /calls``: the calls that are up, of all workers."""
     board = _board(house, request)
-    if isinstance(board, Response):
-        return board
     report = await board.ask(ListCalls())
     silent = {"silent_workers": report.silent} if report.silent else {}
     return json_response(200, {"calls": report.lines, **silent})
@@ -59,8 +57,6 @@ async def list_calls(house: House, request: Request, body: bytes) -> Answer:
 async def describe_call(house: House, request: Request, body: bytes, sid: str) -> Answer:
     """``GET /calls/…``: one call, with its turns."""
     board = _board(house, request)
-    if isinstance(board, Response):
-        return board
     report = await board.ask(DescribeCall(sid))
     if report.detail is not None:
         return json_response(200, report.detail)
@@ -79,8 +75,6 @@ async def describe_call(house: House, request: Request, body: bytes, sid: str) -
 async def hang_up(house: House, request: Request, body: bytes, sid: str) -> Answer:
     """``POST /calls/…/hangup``."""
     board = _board(house, request)
-    if isinstance(board, Response):
-        return board
     if body:
         json_body(request, body, Nothing)
     report = await board.ask(HangUp(sid))
@@ -97,12 +91,8 @@ async def hang_up(house: House, request: Request, body: bytes, sid: str) -> Answ
 async def transfer(house: House, request: Request, body: bytes, sid: str) -> Answer:
     """``POST /calls/…/transfer``."""
     board = _board(house, request)
-    if isinstance(board, Response):
-        return board
     order = json_body(request, body, TransferOrder)
     number = _number(house, order)
-    if isinstance(number, Response):
-        return number
     warm = order.mode == "warm"
     if warm and (missing := missing_for_warm_transfers(house.settings)):
         return json_error(409, f"a warm transfer needs {', '.join(missing)}")
@@ -132,8 +122,6 @@ async def transfer(house: House, request: Request, body: bytes, sid: str) -> Ans
 async def say(house: House, request: Request, body: bytes, sid: str) -> Answer:
     """``POST /calls/…/say``: a sentence, in the next pause."""
     board = _board(house, request)
-    if isinstance(board, Response):
-        return board
     order = json_body(request, body, SayOrder)
     text, key = order.text.strip(), idempotency_key(request)
     if not text or len(text) > MESSAGE_CHARS or not is_speakable(text):
@@ -153,36 +141,40 @@ async def say(house: House, request: Request, body: bytes, sid: str) -> Answer:
     return _unknown(report)
 
 
-def _board(house: House, request: Request) -> Switchboard | Response:
+def _board(house: House, request: Request) -> Switchboard:
     """Return what control works with, to whoever may use it.
 
     Raises:
-        BadRequest: 404, this server has none.
+        BadRequest: 401, 403, that is somebody else; 404, this server has none.
     """
     if refused := refusal(house.settings, request):
-        return refused
+        raise Refused(refused)
     if house.switchboard is None:
         raise BadRequest(404, "not found")
     return house.switchboard
 
 
-def _number(house: House, order: TransferOrder) -> str | Response:
-    """Return to which number a call shall be given."""
+def _number(house: House, order: TransferOrder) -> str:
+    """Return to which number a call shall be given.
+
+    Raises:
+        UnfitBody: 400, it says none; 403, none that is allowed.
+    """
     settings = house.settings
     if bool(order.to) == bool(order.name):
-        return json_error(400, "to or name, one of both")
+        raise UnfitBody(400, "to or name, one of both")
     if order.name and order.name not in settings.transfer_numbers:
-        return json_error(400, "name: not among VOICECORE_TRANSFERS")
+        raise UnfitBody(400, "name: not among VOICECORE_TRANSFERS")
     number = order.to or settings.transfer_numbers[order.name]
     if not is_number(number):
-        return json_error(400, "to: takes a number in E.164, such as +15550001111")
+        raise UnfitBody(400, "to: takes a number in E.164, such as +15550001111")
     if not may_be_given(settings, number):
         allow = "VOICECORE_TRANSFERS and VOICECORE_OUTBOUND_PREFIXES"
-        return json_error(403, f"to: {allow} do not allow this number")
+        raise UnfitBody(403, f"to: {allow} do not allow this number")
     if order.briefing and order.mode == "cold":
-        return json_error(400, 'briefing: only with mode "warm"')
+        raise UnfitBody(400, 'briefing: only with mode "warm"')
     if len(order.briefing) > BRIEFING_CHARS or not is_speakable(order.briefing):
-        return json_error(400, f"briefing: a line of at most {BRIEFING_CHARS} characters")
+        raise UnfitBody(400, f"briefing: a line of at most {BRIEFING_CHARS} characters")
     return number
 
 

@@ -26,9 +26,7 @@ ENDINGS: dict[str, TransferOutcome] = {
 
 async def brief_leg(house: House, request: Request, body: bytes, id_: str) -> Answer:
     """``POST /transfer/…``: the human has answered; say what it is about."""
-    form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
+    signed_form(house.admission, request, body)
     texts = await _texts(house, BriefLeg(id_))
     if not texts:
         return _gone(house.settings.language)
@@ -41,8 +39,6 @@ async def brief_leg(house: House, request: Request, body: bytes, id_: str) -> An
 async def leg_answer(house: House, request: Request, body: bytes, id_: str) -> Answer:
     """``POST /transfer/…/answer``: a key, or none: a voicemail has none."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     if not form.first("Digits"):
         await _texts(house, SettleLeg(id_, "declined", is_over=True))
         return Response(200, twiml.hang_up(), XML)
@@ -55,8 +51,6 @@ async def leg_answer(house: House, request: Request, body: bytes, id_: str) -> A
 async def leg_status(house: House, request: Request, body: bytes, id_: str) -> Answer:
     """``POST /transfer/…/status``: the leg is over, or never came to be."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     status = form.first("CallStatus")
     if status in ("completed", "canceled", *ENDINGS):
         outcome = ENDINGS.get(status, "declined")

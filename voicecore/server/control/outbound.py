@@ -293,8 +293,6 @@ async def ordered_parameters(house: House, request: Request, form: Form) -> dict
 async def amd_status(house: House, request: Request, body: bytes) -> Answer:
     """``POST /status/amd``: who has answered a call, a human or a machine."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     call_sid, order_id = form.first("CallSid"), query_value(request, "order")
     answered_by = form.first("AnsweredBy")
     log.info("answered", extra={"call": call_sid, "fields": {"by": answered_by}})

@@ -90,11 +90,19 @@ class Response:
 
 
 class BadRequest(RemoteProtocolError):
-    """A request that cannot be served; `response` says why, and the connection ends with it."""
+    """A request that cannot be served; `response` says why."""
 
     def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{status}: {reason}")
         self.response = Response(status, f"{reason}\n".encode(), TEXT, headers or {})
+
+
+class Refused(BadRequest):
+    """A request to which there is this answer, and no other."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status, "refused")
+        self.response = response
 
 
 class HttpConnection:

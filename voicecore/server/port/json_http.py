@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from .http import JSON, BadRequest, Request, Response
+from .http import JSON, Refused, Request, Response
 
 ERROR_CHARS = 300
 
@@ -18,12 +18,11 @@ _encode = msgspec.json.Encoder().encode
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
-class UnfitBody(BadRequest):
+class UnfitBody(Refused):
     """A body that is not what the route takes; its `response` is JSON."""
 
     def __init__(self, status: int, reason: str) -> None:
-        super().__init__(status, reason)
-        self.response = json_error(status, reason)
+        super().__init__(json_error(status, reason))
 
 
 def json_response(status: int, value: object, headers: Mapping[str, str] | None = None) -> Response:

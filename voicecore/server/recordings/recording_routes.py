@@ -39,16 +39,12 @@ Document = Callable[[RecordingFlow, Visit], Awaitable[bytes]]
 async def voice(house: House, request: Request, body: bytes) -> Response:
     """A call comes in, and is to be answered by recordings."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     return await _spoken(house, request, form, RecordingFlow.begin)
 
 
 async def voice_recording(house: House, request: Request, body: bytes) -> Response:
     """The caller has spoken, or has not."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     recorded = _recorded(house, request, form)
     return await _answered(house, request, form, lambda flow, visit: flow.answer(visit, recorded))
 
@@ -56,8 +52,6 @@ async def voice_recording(house: House, request: Request, body: bytes) -> Respon
 async def voice_digits(house: House, request: Request, body: bytes) -> Response:
     """The caller has typed what was asked for, or has not."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     digits = "".join(key for key in form.first("Digits")[:DIGITS] if key in "0123456789*#")
     recorded = replace(_recorded(house, request, form), digits=digits)
     return await _answered(house, request, form, lambda flow, visit: flow.answer(visit, recorded))
@@ -65,11 +59,9 @@ async def voice_digits(house: House, request: Request, body: bytes) -> Response:
 
 async def voice_wait(house: House, request: Request, body: bytes) -> Response:
     """The caller has heard that it takes a moment."""
+    form = signed_form(house.admission, request, body)
     key, held = query_value(request, "turn"), query_value(request, "held")
     count = int(held) if held.isascii() and held.isdigit() and len(held) < 4 else 0
-    form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     return await _answered(house, request, form, lambda flow, visit: flow.wait(visit, key, count))
 
 
@@ -88,8 +80,6 @@ async def expect_stream(house: House, call_sid: str, parameters: Mapping[str, st
 async def stream_ended(house: House, request: Request, body: bytes) -> Response:
     """The stream is over: so is the call, or it is somebody else's now, or it goes on here."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     call_sid = form.first("CallSid")
     state = None if house.states is None else await house.states.load(call_sid)
     ended_by = house.ledger.ending(call_sid) or ("" if state is None else state.ended_by)
@@ -108,8 +98,6 @@ async def stream_ended(house: House, request: Request, body: bytes) -> Response:
 async def stream_dialled(house: House, request: Request, body: bytes) -> Response:
     """Whoever the call was given to has finished, or was not to be had."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     if form.first("DialCallStatus") in DIALLED_WELL:
         return await _over(house, form.first("CallSid"))
     return await _spoken(house, request, form, RecordingFlow.go_on_unanswered)
