@@ -20,7 +20,7 @@ from ..port.json_http import UnfitBody, json_body, json_error, json_response
 from .admin import refusal
 from .live_calls import CallFacts
 from .numbers import is_number, may_be_given, missing_for_rest, missing_for_warm_transfers
-from .outbound import MESSAGE_CHARS, Dialled, idempotency_key, is_speakable
+from .outbound import MESSAGE_CHARS, dialled, idempotency_key, is_speakable
 from .siblings import DescribeCall, GiveAway, HangUp, ListCalls, NoteGiven, Report, Say
 from .switchboard import Switchboard
 
@@ -60,8 +60,8 @@ async def describe_call(house: House, request: Request, body: bytes, sid: str) -
     report = await board.ask(DescribeCall(sid))
     if report.detail is not None:
         return json_response(200, report.detail)
-    dialled = await _dialled(house, sid)
-    if dialled is None:
+    placed = await dialled(house.store, sid)
+    if placed is None:
         return _unknown(report)
     state = "dialling"
     if board.rest is not None:
@@ -69,7 +69,7 @@ async def describe_call(house: House, request: Request, body: bytes, sid: str) -
             state = (await board.rest.fetch_call(sid)).status or state
         except RestError as error:
             log.info("a call could not be asked about", extra={"fields": {"why": str(error)}})
-    return json_response(200, CallFacts(sid=sid, state=state, from_=dialled.from_, to=dialled.to))
+    return json_response(200, CallFacts(sid=sid, state=state, from_=placed.from_, to=placed.to))
 
 
 async def hang_up(house: House, request: Request, body: bytes, sid: str) -> Answer:
@@ -79,7 +79,7 @@ async def hang_up(house: House, request: Request, body: bytes, sid: str) -> Answ
         json_body(request, body, Nothing)
     report = await board.ask(HangUp(sid))
     if report.status == "recording" or (
-        not report.is_found and await _dialled(house, sid) is not None
+        not report.is_found and await dialled(house.store, sid) is not None
     ):
         return await _by_rest(board, sid, {"Status": "completed"}, "ended")
     if not report.is_found:
@@ -114,7 +114,7 @@ async def transfer(house: House, request: Request, body: bytes, sid: str) -> Ans
         return json_error(409, "the call has ended", {"status": "ended"})
     if report.status == "busy":
         return json_error(409, "the call is being transferred to somebody else")
-    if not report.is_found and await _dialled(house, sid) is not None:
+    if not report.is_found and await dialled(house.store, sid) is not None:
         return json_error(409, "the call has not been answered yet")
     return _unknown(report)
 
@@ -195,11 +195,6 @@ async def _by_rest(board: Switchboard, sid: str, change: dict[str, str], done: s
     if not was_up and done != "ended":
         return json_error(409, "the call has ended", {"status": "ended"})
     return json_response(200, {"status": done})
-
-
-async def _dialled(house: House, sid: str) -> Dialled | None:
-    kept = await house.store.get("dialled", sid)
-    return None if kept is None else msgspec.json.decode(kept, type=Dialled)
 
 
 def _unknown(report: Report) -> Response:
