@@ -90,8 +90,11 @@ class RecordingFlow:
             task_status.started()
             while True:
                 await trio.sleep(SWEEP_S)
-                for call_sid in await self.calls.sweep(self.turns.is_over):
-                    await self.end(call_sid)
+                await contain("sweep", self._sweep)
+
+    async def _sweep(self) -> None:
+        for call_sid in await self.calls.sweep(self.turns.is_over):
+            await self.end(call_sid)
 
     async def begin(self, visit: Visit) -> bytes:
         """A call comes in, or comes back: greet the caller, or go on; and listen."""
