@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -123,6 +124,21 @@ async def test_all_speech_is_kept_in_one_cache_and_counted_once(
         assert len(caches) == 3
         assert len(set(map(id, caches))) == 1
         assert agents.totals()["cache_bytes",] == caches[0].statistics().bytes > 0
+
+
+async def test_a_voice_with_a_bug_ends_no_server(autojump_clock: MockClock) -> None:
+    class Broken(FakeTTS):
+        @asynccontextmanager
+        async def speak(self, text: str, voice: str, language: str) -> AsyncIterator[Any]:
+            raise ZeroDivisionError
+            yield
+
+    good, bad = Agent(), Agent(tts=Broken())
+    pick = lambda given: bad if given["To"] else good  # noqa: E731
+    async with open_agents(pick, on_fakes()) as agents:
+        await agents.agent_for({"To": "1"})
+        await trio.sleep(60)  # its phrases are prepared meanwhile
+        assert (await agents.agent_for({"To": ""})).llm is not None
 
 
 async def test_sets_of_providers_are_bounded_and_those_that_are_open_stay(

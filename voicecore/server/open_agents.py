@@ -25,6 +25,7 @@ from ..errors import SettingsError
 from ..providers.cache import SpeechCache, open_cache
 from ..providers.table import Providers, Totals, open_providers, totals
 from ..settings import Settings
+from .port.boundary import contain
 
 AGENTS_KEPT = 64
 """Agents whose phrases are prepared; a function that makes a new one for each call has more."""
@@ -68,7 +69,7 @@ class OpenAgents:
             whole = await self._completed(written)
             self._whole[id(written)] = (written, whole)
             # Behind the open port: until it is done, a call renders what it needs itself.
-            self._nursery.start_soon(whole.prepare, name="prepare")
+            self._nursery.start_soon(contain, "phrases", whole.prepare, name="prepare")
             while len(self._whole) > AGENTS_KEPT:
                 self._whole.popitem(last=False)
         self._whole.move_to_end(id(written))
