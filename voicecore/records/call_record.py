@@ -180,7 +180,9 @@ class CallRecord:
 
 
 def _storable(value: object) -> object:
-    """Return a value that both JSON and SQLite can hold."""
+    """Return a value that both JSON and SQLite can hold; a number beyond 64 bits is none."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return None
     if value is None or isinstance(value, (bool, int, float)):
         return value
     return storable_text(str(value), TEXT_CHARS)
