@@ -38,7 +38,7 @@ from voicecore.call.agent import Agent
 from voicecore.call.agents import AgentPicker, picker_of, unknown_call
 from voicecore.errors import CannotListen, SettingsError, leaves
 from voicecore.records.records import check_directory
-from voicecore.server.control.numbers import described
+from voicecore.server.control.numbers import described, missing_for_rest
 from voicecore.server.conversing import Handler
 from voicecore.server.lifecycle import run_until_signalled
 from voicecore.server.log import configure
@@ -201,7 +201,7 @@ def show(settings: Settings) -> int:
         key = {None: "needs no key", True: "key is set", False: "key is missing"}[info.key]
         stage = f"{info.stage} fallback" if info.place else info.stage
         _say(f"{stage}: {info.name} ({info.what}), {info.model or 'default model'}, {key}")
-    if settings.twilio_account_sid is None or settings.twilio_auth_token is None:
+    if missing_for_rest(settings):
         _say(
             "warning: the recording flow (/voice) fetches recordings without a password, and may be"
             " refused: TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not both set"

@@ -7,6 +7,7 @@ or an adapter; folders are layers, and imports go one way:
     contracts               what STT, LLM, TTS, VAD and a line promise
     call                    one call's nursery: receive, vad, pipeline, playback
     providers               one file a vendor
+    twilio, carriers        documents and webhooks: Twilio's, the other carriers'
     records, calls          what is left of calls, and questions about it
     server                  HTTP and WebSocket on one port, drain, routes
     phone, testing          the other end of the line, for trials and for tests

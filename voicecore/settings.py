@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     @field_validator("outbound_prefixes")
     @classmethod
     def _prefixes_are_beginnings_of_numbers(cls, value: str) -> str:
-        if not all(re.fullmatch(r"\+[1-9]\d{0,14}", prefix) for prefix in _parts(value)):
+        if not all(re.fullmatch(r"\+[1-9][0-9]{0,14}", prefix) for prefix in _parts(value)):
             raise ValueError("takes beginnings of numbers such as +1,+4930")
         return value
 
@@ -207,7 +207,7 @@ class Settings(BaseSettings):
         return value.rstrip("/")
 
 
-E164 = re.compile(r"\+[1-9]\d{6,14}")
+E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 """A telephone number as ITU-T E.164 writes it; no country's is shorter."""
 
 

@@ -21,7 +21,7 @@ from flow_fakes import (
 from phone_fakes import tone, utterance
 from trio.testing import MockClock
 
-from voicecore.audio import mulaw, wav
+from voicecore.audio import dtmf, mulaw, wav
 from voicecore.phone import sounds
 from voicecore.phone.account import Account
 from voicecore.phone.call import Call, Number
@@ -225,7 +225,7 @@ async def test_a_sound_that_takes_too_long_is_given_up(autojump_clock: MockClock
 
 
 def test_keys_sound_as_q23_says() -> None:
-    played = mulaw.decode(sounds.keys("1w"))
+    played = mulaw.decode(dtmf.tones("1w"))
     assert len(played) == 2 * 8000 * (0.1 + 0.1 + 0.5)
     tone_1 = memoryview(played[:1600]).cast("h").tolist()
 

@@ -23,7 +23,7 @@ from voicecore.providers.fallback import FallbackLLM, FallbackSTT, FallbackTTS
 from voicecore.providers.names import named
 from voicecore.providers.openai import OpenAILLM, OpenAISTT, OpenAITTS
 from voicecore.providers.openai_realtime import RealtimeModel
-from voicecore.providers.table import ProviderInfo, describe, open_providers, trial_of
+from voicecore.providers.table import ProviderInfo, describe, open_providers, totals, trial_of
 from voicecore.providers.vendors import Vendor
 from voicecore.settings import Settings
 from voicecore.testing import FakeLLM, FakeSTT, FakeTTS, audible
@@ -344,7 +344,7 @@ async def test_a_model_that_hears_needs_no_recogniser() -> None:
         with pytest.raises(ProviderError, match="speaks by itself"):
             async with providers.llm.reply((), ()) as deltas:
                 await anext(aiter(deltas))
-        assert providers.totals()[("cache_hits",)] == 0
+        assert totals(providers.cache, [providers])[("cache_hits",)] == 0
 
 
 def test_a_model_that_hears_stands_alone() -> None:

@@ -282,3 +282,19 @@ async def test_two_calls_of_one_name_at_once_are_two(
             await record.close()
     assert len(rows(tmp_path)) == 2
     assert [lines(path)[0]["text"] for path in directories(tmp_path)] == ["0", "1"]
+
+
+async def test_a_number_that_no_log_can_hold_costs_no_server(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """An LLM's server says what it likes of tokens."""
+    async with virtual_records(tmp_path) as records:
+        record = records.begin(SID)
+        said = {"turn": "t1", "gap": 0.5, "prompt_tokens": 10**30, "completion_tokens": 7}
+        record.observe(SID, "turn done", 1.0, said)
+        record.observe(SID, "call ended", 2.0, {"reason": "caller", "turns": -(2**63) - 1})
+        await record.close()
+    with open_log(tmp_path) as log:
+        [turn] = log.turns(Which())
+    assert (turn["gap"], turn["prompt_tokens"], turn["completion_tokens"]) == (0.5, None, 7)
+    assert timeline(only(tmp_path))["call"]["ended_by"] == "caller"

@@ -146,7 +146,6 @@ class FlowServer(MemoryServer):
                 self.admission,
                 self.ledger,
                 self.shared.store,
-                agents=self.agents,
                 states=self.states,
                 flow=self.flow,
             )

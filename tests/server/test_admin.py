@@ -71,6 +71,9 @@ def test_an_empty_token_is_none_and_opens_nothing(token: str) -> None:
         request(""),
         request(x_forwarded_for="127.0.0.1"),
         request(forwarded="for=127.0.0.1"),
+        request(x_forwarded_host="127.0.0.1"),
+        request(x_forwarded_proto="https"),  # a proxy's that docs/operating.md asks for
+        request(x_forwarded_port="443"),
         request(x_real_ip="127.0.0.1"),
         request(via="1.1 proxy"),
         request(origin="http://127.0.0.1:8000"),

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from voicecore.call.call import Call
 from voicecore.call.recorded import HangUp, Record, RecordedAnswer
 from voicecore.call.transfer import Transfer
 from voicecore.contracts import Message, ToolCall
-from voicecore.server.call_state import OVERTIME_S, CallState, CallStates
+from voicecore.server.call_state import OVERTIME_S, CallState, CallStates, StreamKeeper
 from voicecore.server.recordings.flow_steps import after_answer
 from voicecore.server.store import MemoryStore
 from voicecore.testing import fake_agent
@@ -62,6 +63,28 @@ async def test_a_call_is_known_as_long_as_it_can_last(autojump_clock: MockClock)
     assert await kept.load("CA1") is not None
     await trio.sleep(2)
     assert await kept.load("CA1") is None
+
+
+async def test_a_stream_goes_on_though_its_state_cannot_be_read(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(MemoryStore):
+        async def get(self, kind: str, key: str) -> bytes | None:
+            raise OSError(24, "Too many open files")
+
+    class Mute:
+        async def receive(self) -> str:
+            return await trio.sleep_forever()
+
+        async def send(self, *texts: str) -> None: ...
+
+    call = Call(Mute())
+    keeper = StreamKeeper(states(Failing(trio.current_time)), None)
+    async with keeper.keeping(call):
+        for _ in range(3):
+            keeper.observe(call.sid, "user said", 1.0, {})
+            await trio.sleep(1)
+    assert "state is not kept" in caplog.text
 
 
 async def test_of_a_history_that_is_too_long_the_newest_is_kept() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +336,26 @@ def test_a_call_that_falls_back_to_recordings_is_one() -> None:
     known = calls.find(sid(1))
     assert known is not None
     assert calls.detail(known).turns[0].caller == "hello"
+
+
+async def test_a_stream_is_not_over_because_the_one_before_it_is(
+    autojump_clock: MockClock,
+) -> None:
+    """TwiML may connect a call again before we notice that its first stream is dead."""
+    async with control_house() as house, trio.open_nursery() as nursery:
+        first, second = ScriptedCaller().pauses(5).hangs_up(), ScriptedCaller().pauses(20)
+        nursery.start_soon(partial(house.answer, first, CallSid=sid(1)))
+        await trio.sleep(2)
+        nursery.start_soon(partial(house.answer, second, CallSid=sid(1)))
+        await trio.sleep(8)
+        [line] = decoded(await house.get("/calls"))["calls"]
+        assert (line["sid"], line["state"], line["ended_by"]) == (sid(1), "live", "")
+        answer = await house.post(f"/calls/{sid(1)}/hangup")
+        assert (answer.status, decoded(answer)) == (200, {"status": "ended"})
+        await house.streams.wait_empty()
+        assert decoded(await house.get("/calls"))["calls"] == []
+        assert decoded(await house.get(f"/calls/{sid(1)}"))["ended_by"] == "admin"
+        nursery.cancel_scope.cancel()
 
 
 def test_turns_are_put_together_whatever_comes_and_bounded() -> None:

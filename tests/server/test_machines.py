@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 import trio
-from control_house import PUBLIC, FakeTwilio, OneAgent, control_house, decoded, sid
+from control_house import (
+    PUBLIC,
+    FakeTwilio,
+    OneAgent,
+    control_house,
+    decoded,
+    sid,
+    twilio_error,
+)
+from test_control import begin_recording
 from test_outbound import ordered
 from trio.testing import MockClock
 
@@ -124,6 +133,42 @@ async def test_a_machine_that_the_webhook_tells_of(autojump_clock: MockClock) ->
             assert document == (Hangup(),)
             [connect] = await house.document(url, CallSid=sid(3), AnsweredBy="human")
             assert isinstance(connect, Connect)
+
+
+async def test_a_machine_is_hung_up_on_also_where_no_stream_has_room(
+    autojump_clock: MockClock,
+) -> None:
+    async with control_house(greeting_agent(), max_calls=1) as house:
+        house.ledger.call_began()
+        form = {"CallSid": sid(2), "AnsweredBy": "machine_start"}
+        assert await house.document(f"{PUBLIC}/voice-stream", **form) == (Hangup(),)
+        house.ledger.call_over()
+
+
+@pytest.mark.parametrize(
+    ("mode", "verbs"),
+    [
+        ("message", f'<Say language="en-US">{MESSAGE}</Say><Hangup /></Response>'),
+        ("hang_up", "<Response><Hangup /></Response>"),
+    ],
+)
+async def test_a_verdict_reaches_a_call_without_a_stream_through_rest(
+    mode: str, verbs: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    twilio = FakeTwilio()
+    async with control_house(greeting_agent(), twilio) as house:
+        message = {"message": MESSAGE} if mode == "message" else {}
+        await ordered(house, twilio, machine_detection=mode, **message)
+        amd = twilio.created[0]["AsyncAmdStatusCallback"][0]
+        begin_recording(house, sid(1))
+        verdict = {"CallSid": sid(1), "AnsweredBy": "machine_end_beep"}
+        assert (await house.webhook(amd, **verdict)).status == 204
+        [(called, form)] = twilio.updates
+        assert (called, list(form)) == (sid(1), ["Twiml"])
+        assert form["Twiml"][0].endswith(verbs)
+        twilio.plans = [twilio_error(401, 20003, "Authenticate")]
+        assert (await house.webhook(amd, **verdict)).status == 204
+        assert "REST failed" in caplog.text
 
 
 async def test_a_verdict_must_be_signed_and_about_an_order(autojump_clock: MockClock) -> None:

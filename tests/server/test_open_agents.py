@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -15,7 +16,7 @@ from trio.testing import MockClock
 from voicecore import Agent, CallLimits, FromSettings, Persona, TurnRules
 from voicecore.errors import LocalProtocolError, SettingsError
 from voicecore.providers.builtin import BuiltinLLM
-from voicecore.server.open_agents import OpenAgents, open_agents
+from voicecore.server.open_agents import MOST_SETS, OpenAgents, open_agents
 from voicecore.server.port.boundary import contain
 from voicecore.server.serve import serve
 from voicecore.settings import Settings
@@ -108,6 +109,54 @@ async def test_agents_made_for_each_call_are_bounded(autojump_clock: MockClock) 
     assert OPENED.count("en-US") == 3
 
 
+async def test_all_speech_is_kept_in_one_cache_and_counted_once(
+    autojump_clock: MockClock,
+) -> None:
+    """VOICECORE_CACHE_MB bounds the worker's memory, however many voices its agents have."""
+    pick = lambda given: Agent(persona=Persona(voice=given.get("voice", "")))  # noqa: E731
+    async with open_agents(pick, on_fakes(cache_mb=1)) as agents:
+        for voice in ("ada", "bob"):
+            agent = await agents.agent_for({"voice": voice})
+            async with agent.tts.speak("one two", voice, "en-US") as pieces:
+                assert b"".join([piece async for piece in pieces])
+        await trio.sleep(60)  # what agents have prepared is in it, too
+        caches = [providers.cache for providers in agents._providers.values()]
+        assert len(caches) == 3
+        assert len(set(map(id, caches))) == 1
+        assert agents.totals()["cache_bytes",] == caches[0].statistics().bytes > 0
+
+
+async def test_a_voice_with_a_bug_ends_no_server(autojump_clock: MockClock) -> None:
+    class Broken(FakeTTS):
+        @asynccontextmanager
+        async def speak(self, text: str, voice: str, language: str) -> AsyncIterator[Any]:
+            raise ZeroDivisionError
+            yield
+
+    good, bad = Agent(), Agent(tts=Broken())
+    pick = lambda given: bad if given["To"] else good  # noqa: E731
+    async with open_agents(pick, on_fakes()) as agents:
+        await agents.agent_for({"To": "1"})
+        await trio.sleep(60)  # its phrases are prepared meanwhile
+        assert (await agents.agent_for({"To": ""})).llm is not None
+
+
+async def test_sets_of_providers_are_bounded_and_those_that_are_open_stay(
+    autojump_clock: MockClock,
+) -> None:
+    """A function may pass on what a stranger has put into a call's parameters."""
+    pick = lambda given: Agent(persona=Persona(voice=given.get("voice", "")))  # noqa: E731
+    async with open_agents(pick, on_fakes()) as agents:
+        for number in range(MOST_SETS - 1):
+            await agents.agent_for({"voice": f"v{number}"})
+        for _ in range(3):
+            with pytest.raises(SettingsError, match="providers"):
+                await agents.agent_for({"voice": "one more"})
+        assert len(OPENED) == 3 * MOST_SETS
+        assert (await agents.agent_for({"voice": "v0"})).persona.voice == "v0"
+        assert (await agents.agent_for({})).persona.voice == ""
+
+
 async def test_a_picker_that_picks_nobody_ends_its_call_only(autojump_clock: MockClock) -> None:
     def pick(parameters: Mapping[str, str]) -> Agent:
         return {"": Agent()}.get(parameters["To"])  # type: ignore[return-value]
@@ -172,7 +221,7 @@ async def test_serve_takes_an_agent_a_picker_or_a_function(autojump_clock: MockC
     for who in (Agent(), lambda parameters: Agent(), takes_calls):
         async with trio.open_nursery() as nursery:
             server = await nursery.start(partial(serve, who, on_fakes()))
-            assert (server._house.agents is None) == (who is takes_calls)
+            assert (server._house.flow is None) == (who is takes_calls)
             server.drain()
 
 

@@ -427,6 +427,31 @@ async def test_full_is_answered_at_once_and_beyond_that_is_busy(
         house.ledger.call_over()
 
 
+async def test_a_store_that_fails_ends_no_server(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(MemoryStore):
+        fails = False
+
+        async def get(self, kind: str, key: str) -> bytes | None:
+            if self.fails:
+                raise OSError(24, "Too many open files")
+            return await super().get(kind, key)
+
+        async def pop(self, kind: str, key: str) -> bytes | None:
+            return await self.get(kind, key) and await super().pop(kind, key)
+
+    shared = Shared(store=(store := Failing(trio.current_time)))
+    async with flow_server(fake_agent(greeting="Hi."), shared=shared) as house:
+        await Carrier(house).calls()
+        store.fails = True
+        await trio.sleep(200)  # nobody comes: it is looked for, and cannot be found
+        assert "sweep failed" in caplog.text
+        store.fails = False
+        heard = await Carrier(house, "CA" + "2" * 32).calls()
+        assert heard.text == "Hi."
+
+
 async def test_going_down_waits_for_calls_here_and_takes_new_ones_here(
     autojump_clock: MockClock,
 ) -> None:

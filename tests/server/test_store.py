@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from voicecore.server import store as store_module
 from voicecore.server.store import (
     SWEEP_EVERY,
     VALUE_BYTES,
@@ -108,3 +109,43 @@ async def test_a_torn_file_is_no_value(tmp_path: Path) -> None:
     os.truncate(tmp_path / name, 5)
     assert await store.get("call", "CA1") is None
     assert isinstance(store_for("", Clock()), MemoryStore)
+
+
+async def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path, Clock())
+    await store.put("call", "CA1", b"one", 10)
+    (name,) = os.listdir(tmp_path)
+    os.unlink(tmp_path / name)
+    os.mkdir(tmp_path / name)  # stands in the way, as a full disk would
+    for _ in range(3):
+        with pytest.raises(OSError, match="directory"):
+            await store.put("call", "CA1", b"two", 10)
+    assert os.listdir(tmp_path) == [name]
+
+
+async def test_small_values_are_bounded_by_their_number(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "MOST_VALUES", 10)
+    store = make(Clock())
+    for number in range(2 * SWEEP_EVERY):
+        await store.put("call", str(number), b"", 100 + number)
+    kept = [n for n in range(2 * SWEEP_EVERY) if await store.get("call", str(n)) is not None]
+    assert kept == list(range(2 * SWEEP_EVERY))[-10:]
+
+
+async def test_a_strangers_name_of_a_call_is_not_kept_in_memory() -> None:
+    store = MemoryStore(Clock())
+    await store.put("call", "x" * 60_000, b"one", 10)
+    assert all(len(str(name)) < 100 for name in store._values)
+    assert await store.get("call", "x" * 60_000) == b"one"
+
+
+async def test_a_value_that_is_replaced_again_and_again_takes_its_room_once() -> None:
+    store = MemoryStore(clock := Clock(), 1000)
+    for _ in range(10 * SWEEP_EVERY):
+        await store.put("call", "CA1", bytes(100), 3600)
+        clock.now += 1
+    await store.put("call", "CA2", bytes(900), 3600)
+    assert await store.get("call", "CA1") == bytes(100)
+    assert len(store._ends) <= 2 * SWEEP_EVERY

@@ -15,7 +15,7 @@ import httpx
 import msgspec
 import pytest
 import trio
-from control_house import HUMAN, PUBLIC, ControlHouse, FakeTwilio, decoded, sid
+from control_house import HUMAN, PUBLIC, ControlHouse, FakeTwilio, OneAgent, decoded, sid
 from test_control import Talk, talking
 from trio.testing import MockClock
 
@@ -264,6 +264,44 @@ async def test_a_voice_that_fails_leaves_the_briefing_to_the_carrier(
         assert gather[0].text == f"It is about a bill. {EN.press_key}"
         assert gather[0].get("language") == "en-US"
         assert (await it.house.get(f"{it.url}/briefing.wav".removeprefix(PUBLIC))).status == 404
+
+
+async def test_a_language_without_a_region_is_none_of_the_carriers(
+    autojump_clock: MockClock,
+) -> None:
+    mute = replace(fake_agent(), tts=FakeTTS(faults=["error"] * 99))
+    hindi = replace(mute, persona=replace(mute.persona, language="hi"))
+    async with ringing(ScriptedCaller().pauses(60), hindi, language="hi") as it:
+        [gather, _] = await it.document(it.url)
+        [gone] = [each for each in await it.document(f"{PUBLIC}/transfer/x") if each.tag == "Say"]
+        said = [each for each in gather if each.tag == "Say"]
+        assert len(said) == 2
+        assert [each.attrib for each in (*said, gone)] == [{}, {}, {}]
+        assert gone.text == transfer_words("hi").gone
+
+
+async def test_a_human_is_called_though_nobody_can_say_who_answers(
+    autojump_clock: MockClock,
+) -> None:
+    twilio = FakeTwilio()
+    late = OneAgent(fake_agent(), seconds=8)
+    async with talking(ScriptedCaller().pauses(60), late, twilio, sid(100)) as (house, _):
+        assert (await house.post(f"/calls/{sid(100)}/transfer", WARM)).status == 202
+        await trio.sleep(3)
+        it = Ringing(house, _, twilio)
+        [gather, _] = await it.document(it.url)
+        assert gather[0].text == f"It is about a bill. {EN.press_key}"
+        assert [verb.tag for verb in gather] == ["Say", "Pause", "Say"]
+
+
+async def test_a_stream_for_which_nobody_can_be_found_is_no_silence_without_end(
+    autojump_clock: MockClock,
+) -> None:
+    never = OneAgent(fake_agent(), seconds=1e6)
+    async with talking(ScriptedCaller().pauses(600), never, FakeTwilio(), sid(100)) as (_, talk):
+        await talk.ended()
+        assert talk.transcript.seconds < 30
+        assert talk.transcript.close_code == 1011
 
 
 async def test_the_hour_counts_transfers_too(autojump_clock: MockClock) -> None:

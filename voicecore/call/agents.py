@@ -8,6 +8,9 @@ from typing import Protocol
 
 from .agent import Agent
 
+CHOICE_S = 2.0
+"""How long it may take to find out who answers, while a carrier waits for a document."""
+
 AgentPicker = Callable[[Mapping[str, str]], Agent]
 """A plain function from a call's parameters to who answers it.  The parameters: From, To, language,
 and whatever the webhook's answer, or who ordered the call, has added."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..contracts import Message
+from .phrases import in_language
 
 BRIEFING_CHARS = 600
 """Half a minute of speech."""
@@ -48,7 +49,7 @@ TRANSFER_WORDS: dict[str, TransferWords] = {
 
 def transfer_words(language: str) -> TransferWords:
     """Return the words of a BCP-47 language, or the English ones."""
-    return TRANSFER_WORDS.get(language.split("-")[0].lower(), TRANSFER_WORDS["en"])
+    return in_language(TRANSFER_WORDS, language)
 
 
 def briefing_of(messages: Sequence[Message], words: TransferWords) -> str:

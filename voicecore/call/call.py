@@ -1,4 +1,4 @@
-"""One call: a line, a wire machine, and a nursery of four tasks.
+"""One call: a line, a wire machine, and a nursery of four tasks, and those of its turns.
 
     receive    line → wire → frames, marks, stop        never waits for anything but the line
     vad        frames → turn events

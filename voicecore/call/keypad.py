@@ -22,6 +22,11 @@ PAUSE_S = 2.0
 ENTER = "#"
 
 
+def as_words(keys: str) -> str:
+    """Return what a model reads when the caller has typed keys that nobody collects."""
+    return f"({keys} typed on the keypad)"
+
+
 class Keypad:
     """One call's keys."""
 

@@ -12,6 +12,7 @@ from ..contracts import Transcription
 from .cascade import CascadeTurn
 from .duplex import SpokenTurn
 from .events import PipelineEvent, TurnFinished
+from .keypad import as_words
 from .phrases import Announcement
 from .timeline import CallLog
 from .turn import Conversation, Outcome, Turn
@@ -40,7 +41,7 @@ class LiveTurns:
         """Answer what was typed: it is certain already."""
         turn = self._new()
         turn.timeline.last_voiced = turn.timeline.ended = trio.current_time()
-        return self._start(turn, partial(turn.answer_words, f"({keys} typed on the keypad)"))
+        return self._start(turn, partial(turn.answer_words, as_words(keys)))
 
     def announce(self, words: Announcement) -> Turn:
         """Say something of our own accord."""
@@ -48,8 +49,7 @@ class LiveTurns:
         return self._start(turn, partial(turn.announce, words))
 
     def _new(self, interrupted: Turn | None = None, lost: Turn | None = None) -> Turn:
-        kind = CascadeTurn if isinstance(self._talk.listener, Transcription) else SpokenTurn
-        return kind(self._talk, f"t{next(self._names)}", interrupted, lost)
+        return new_turn(self._talk, f"t{next(self._names)}", interrupted, lost)
 
     def _start(self, turn: Turn, act: Callable[[], Awaitable[None]]) -> Turn:
         self._nursery.start_soon(self._follow, turn, act, name=f"turn {turn.name}")
@@ -60,6 +60,14 @@ class LiveTurns:
         await act()
         report(turn, self._talk.log)
         self._post.send_nowait(TurnFinished(turn))
+
+
+def new_turn(
+    conversation: Conversation, name: str, interrupted: Turn | None = None, lost: Turn | None = None
+) -> Turn:
+    """Return a turn of the kind that who listens makes it."""
+    kind = CascadeTurn if isinstance(conversation.listener, Transcription) else SpokenTurn
+    return kind(conversation, name, interrupted, lost)
 
 
 def report(turn: Turn, log: CallLog, **more: object) -> None:

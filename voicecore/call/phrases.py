@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal
+from typing import Literal, TypeVar
 
 import trio
 
@@ -15,6 +15,8 @@ from ..errors import ProviderError
 from .transfer import Transfer
 
 _logger = logging.getLogger("voicecore.call")
+
+_Words = TypeVar("_Words")
 
 PREPARE_S = 20.0
 """How long the rendering of one phrase may take at start; calls do not wait for it."""
@@ -76,14 +78,19 @@ STOCK_WORDS: dict[str, StockWords] = {
 GREETINGS = {"en": "Hello! How can I help you?", "hi": "नमस्ते! मैं आपकी कैसे मदद कर सकता हूँ?"}
 
 
+def in_language(words: Mapping[str, _Words], language: str) -> _Words:
+    """Return the words of a BCP-47 language, or the English ones."""
+    return words.get(language.split("-")[0].lower(), words["en"])
+
+
 def default_greeting(language: str) -> str:
     """Return the greeting of a BCP-47 language, or the English one."""
-    return GREETINGS.get(language.split("-")[0].lower(), GREETINGS["en"])
+    return in_language(GREETINGS, language)
 
 
 def stock_words(language: str) -> StockWords:
     """Return the words of a BCP-47 language, or the English ones."""
-    return STOCK_WORDS.get(language.split("-")[0].lower(), STOCK_WORDS["en"])
+    return in_language(STOCK_WORDS, language)
 
 
 EndsBy = Literal["", "agent", "length"]

@@ -16,15 +16,12 @@ from dataclasses import dataclass
 import trio
 
 from ..audio import FRAME_BYTES, SAMPLE_RATE
-from ..contracts import Transcription
 from ..dialogue.history import History
 from ..dialogue.spoken import Pace
 from .agent import Agent
 from .call import EndedBy, open_listener
-from .cascade import CascadeTurn
-from .duplex import SpokenTurn
 from .hands import Desk, Gather
-from .live_turns import report
+from .live_turns import new_turn, report
 from .speech import Alarm, Speech
 from .timeline import CallLog
 from .toolbox import CallInfo
@@ -146,8 +143,7 @@ async def answer_recording(
     async with open_listener(agent) as listener, trio.open_nursery() as nursery:
         desk = Desk(info, nursery, history.tool_done)
         talk = Conversation(agent, tape, listener, history, log, desk, words_s=words_s)
-        kind = CascadeTurn if isinstance(listener, Transcription) else SpokenTurn
-        turn = kind(talk, recording.name)
+        turn = new_turn(talk, recording.name)
         turn.timeline.last_voiced = recording.arrived
         turn.gate.set()
         if recording.words is None:

@@ -17,6 +17,12 @@ from ..contracts import Usage
 _logger = logging.getLogger("voicecore.call")
 
 
+STAGES = ("endpoint", "fetch", "stt", "llm", "clause", "tts")
+"""Where the response gap goes, in seconds: fields of "turn done".  `fetch`: of recordings only."""
+
+TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
+"""What a reply cost, if its model says so: fields of the same."""
+
 Observer = Callable[[str, str, float, Mapping[str, object]], None]
 """Is told each milestone of a call: its SID, the event, seconds since the call began, the fields.
 Must be quick, and must not raise."""
@@ -103,11 +109,7 @@ class TurnTimeline:
         if self.usage is None:
             return {}
         usage = self.usage
-        return {
-            "prompt_tokens": usage.prompt,
-            "cached_tokens": usage.cached,
-            "completion_tokens": usage.completion,
-        }
+        return dict(zip(TOKENS, (usage.prompt, usage.cached, usage.completion), strict=True))
 
     def breakdown(self) -> dict[str, float]:
         """Seconds that each stage took: where the gap went.  Stages overlap under speculation."""

@@ -59,7 +59,9 @@ def parser() -> argparse.ArgumentParser:
         help="calls from or to it; a part of it will do",
     )  # fmt: skip
     which.add_argument(
-        "--ended-by", metavar="WHO", help="caller, agent, carrier, silence, length, server or lost"
+        "--ended-by",
+        metavar="WHO",
+        help="caller, agent, admin, transfer, carrier, silence, length, server or lost",
     )
     listing = commands.add_parser(
         "list", parents=[everywhere, which, as_json], help="calls, the newest first"

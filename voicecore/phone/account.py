@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from ..audio import mulaw, wav
+from ..audio import wav
 from ..errors import VoicecoreError
 from .capture import VoiceCapture
 from .progress import ACCOUNT_SID, API_VERSION, Progress, rfc2822, wall_clock
@@ -100,7 +100,7 @@ class StoredRecording:
 
     def as_wav(self) -> bytes:
         """Return it as Twilio does: 8 kHz, 16 bit, mono."""
-        return wav.to_bytes(wav.Wav(8000, 1, mulaw.decode(self.audio)))
+        return wav.telephone_bytes(self.audio)
 
 
 class Account:

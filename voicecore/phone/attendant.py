@@ -12,6 +12,7 @@ from enum import Enum, auto
 
 import trio
 
+from ..audio import dtmf
 from ..errors import LineClosed, RemoteProtocolError
 from . import sounds
 from .account import Account, Goal
@@ -95,7 +96,7 @@ class Attendant:
                 return sounds.silence(seconds), 1
             case Play(digits=digits) if digits:
                 self._steps.append(f"TwiML pressed: {digits}")
-                return sounds.keys(digits), verb.loop
+                return dtmf.tones(digits), verb.loop
         self._steps.append(f"TwiML played: {verb.url}")
         try:
             return await webhooks.sound(verb.url), verb.loop

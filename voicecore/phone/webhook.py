@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import NamedTuple
 
 import httpx
 import trio
@@ -30,6 +31,16 @@ SOUND_MINUTES = 60
 SOUND_RATES = range(4000, 192001)
 THREAD_BYTES = 1 << 20
 """A sound beyond this is decoded in a thread: it would hold up the 20 ms of other calls."""
+
+
+class _Limit(NamedTuple):
+    """What an answer may be."""
+
+    most_bytes: int
+    seconds: float
+
+
+_DOCUMENT, _SOUND = _Limit(MAX_BYTES, TOTAL_S), _Limit(SOUND_BYTES, SOUND_S)
 
 TWIML_TYPES = frozenset({"text/xml", "application/xml", "text/html", "text/plain"})
 
@@ -147,7 +158,7 @@ class Webhooks:
             RemoteProtocolError: no sound that can be played (12300).
         """
         target = self._addresses.dialled(url.partition("#")[0])
-        kind, content = await self._bounded("GET", target, {}, {}, SOUND_BYTES)
+        kind, content = await self._bounded("GET", target, {}, {}, _SOUND)
         if len(content) > SOUND_BYTES:
             raise RemoteProtocolError(f"{target}: a sound of more than {SOUND_BYTES >> 20} MB")
         if not kind.startswith("audio/") and kind != "application/octet-stream":
@@ -171,7 +182,7 @@ class Webhooks:
         headers = {}
         if self._token is not None:
             headers["X-Twilio-Signature"] = form_signature(self._token, signed, body)
-        return target, *await self._bounded(method, target, body, headers, MAX_BYTES)
+        return target, *await self._bounded(method, target, body, headers, _DOCUMENT)
 
     async def _bounded(
         self,
@@ -179,15 +190,15 @@ class Webhooks:
         url: str,
         form: Mapping[str, str],
         headers: Mapping[str, str],
-        most: int,
+        limit: _Limit,
     ) -> tuple[str, bytes]:
         """Ask within the deadline; the answer is cut one byte beyond what it may have."""
-        limit_s = SOUND_S if most == SOUND_BYTES else TOTAL_S
         try:
-            with trio.fail_after(limit_s):
-                return await self._ask(method, url, form, headers, most)
+            with trio.fail_after(limit.seconds):
+                return await self._ask(method, url, form, headers, limit.most_bytes)
         except trio.TooSlowError:
-            raise LineClosed(f"{url} did not answer within {limit_s:.0f} s (11205)") from None
+            late = f"{url} did not answer within {limit.seconds:.0f} s (11205)"
+            raise LineClosed(late) from None
         except httpx.InvalidURL as error:
             raise RemoteProtocolError(f"malformed URL {url!r:.80}: {error}") from None
         except httpx.HTTPError as error:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import msgspec
 import trio
 
-from ..audio import SAMPLE_RATE, mulaw
+from ..audio import SAMPLE_RATE
 from ..audio.resample import MulawEncoder
-from ..audio.wav import Wav, to_bytes
+from ..audio.wav import telephone_bytes
 from ..contracts import Delta, Message, Tool, Transcript
 from ..errors import ProviderError
 from ..settings import Settings
@@ -71,7 +71,7 @@ class OpenAITranscription:
         """Send `utterance` as a WAV file and return its words."""
         if len(utterance) < SHORTEST_BYTES:
             return Transcript("")
-        recording = to_bytes(Wav(SAMPLE_RATE, 1, mulaw.decode(utterance)))
+        recording = telephone_bytes(utterance)
         files = {"file": ("utterance.wav", recording, "audio/wav")}
         path = "audio/transcriptions"
         async with self._api.post(path, STT_DEADLINES, data=self._fields, files=files) as body:

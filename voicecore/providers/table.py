@@ -22,6 +22,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Container,
+    Iterable,
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -53,6 +54,10 @@ class Opened:
     provider: Any
 
 
+Totals = dict[tuple[str, ...], float]
+"""What was counted since the start, for the metrics: by name and labels."""
+
+
 @dataclass(frozen=True, slots=True)
 class Providers:
     """Who listens, thinks and speaks in the calls of one server."""
@@ -66,20 +71,29 @@ class Providers:
     """Who hears and speaks by itself, if that is what was named; then `stt` and `llm` have nobody
     to ask."""
 
-    def totals(self) -> dict[tuple[str, ...], float]:
-        """Return what was counted since the start, for the metrics: by name and labels."""
-        said = self.cache.statistics()
-        counted: dict[tuple[str, ...], float] = {
-            ("cache_hits",): said.hits,
-            ("cache_misses",): said.misses,
-            ("cache_saved_seconds",): said.saved_s,
-            ("cache_bytes",): said.bytes,
-        }
+    def failures(self) -> Totals:
+        """Return how often which of them has failed since the start."""
+        counted: Totals = {}
         for order in (self.stt.order, self.llm.order, self.tts.order):
             for (provider, fault), times in order.failures.items():
                 key = ("provider_errors", provider, fault)
                 counted[key] = counted.get(key, 0) + times
         return counted
+
+
+def totals(cache: SpeechCache, sets: Iterable[Providers]) -> Totals:
+    """Return what was counted of sets of providers that have one cache."""
+    said = cache.statistics()
+    counted: Totals = {
+        ("cache_hits",): said.hits,
+        ("cache_misses",): said.misses,
+        ("cache_saved_seconds",): said.saved_s,
+        ("cache_bytes",): said.bytes,
+    }
+    for providers in sets:
+        for key, times in providers.failures().items():
+            counted[key] = counted.get(key, 0) + times
+    return counted
 
 
 class Unasked:
@@ -114,8 +128,12 @@ class ProviderInfo:
 
 
 @asynccontextmanager
-async def open_providers(settings: Settings) -> AsyncIterator[Providers]:
+async def open_providers(
+    settings: Settings, cache: SpeechCache | None = None
+) -> AsyncIterator[Providers]:
     """Open the providers that the settings name; on leaving, nothing of theirs runs any more.
+
+    Their speech is kept in `cache`, or in one of their own.
 
     Returns at once: what must load, loads in the background.  As it holds a nursery, what is raised
     inside the context may come out in an exception group.
@@ -125,7 +143,9 @@ async def open_providers(settings: Settings) -> AsyncIterator[Providers]:
     """
 
     async def open_all(stack: AsyncExitStack) -> Providers:
-        cache = await stack.enter_async_context(open_cache(settings))
+        kept_in = cache
+        if kept_in is None:
+            kept_in = await stack.enter_async_context(open_cache(settings))
         opened = await _opened(settings, stack)
         members = {
             stage: [(one.named.name, one.provider) for one in opened if one.named.stage == stage]
@@ -134,7 +154,7 @@ async def open_providers(settings: Settings) -> AsyncIterator[Providers]:
         speakers = [one.named for one in opened if one.named.stage == "tts"]
 
         def cached(place: int, tts: TTS) -> TTS:
-            return CachedTTS(tts, cache, *_whose_voice(speakers[place], settings))
+            return CachedTTS(tts, kept_in, *_whose_voice(speakers[place], settings))
 
         model = None
         if hears(settings):
@@ -144,7 +164,7 @@ async def open_providers(settings: Settings) -> AsyncIterator[Providers]:
             FallbackSTT(members["stt"]),
             FallbackLLM(members["llm"]),
             FallbackTTS(members["tts"], [one.voice for one in speakers], cached),
-            cache,
+            kept_in,
             model,
         )
 

@@ -120,10 +120,10 @@ class CallRecord:
             end = round((self._now() - ended_ago) * SAMPLE_RATE)
             self._lay(LEFT, end - len(audio), audio)
 
-    def said_utterance(self, audio: bytes, begins_in: float = 0.0) -> None:
-        """Take something that the agent says as a whole, which begins in so many seconds."""
+    def said_utterance(self, audio: bytes) -> None:
+        """Take something that the agent says as a whole, which begins now."""
         if self._keeps.audio:
-            self._lay(RIGHT, round((self._now() + begins_in) * SAMPLE_RATE), audio)
+            self._lay(RIGHT, round(self._now() * SAMPLE_RATE), audio)
 
     async def close(self) -> None:
         """Write everything; return when it is on disk, or after `CLOSE_S`.
@@ -180,7 +180,9 @@ class CallRecord:
 
 
 def _storable(value: object) -> object:
-    """Return a value that both JSON and SQLite can hold."""
+    """Return a value that both JSON and SQLite can hold; a number beyond 64 bits is none."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return None
     if value is None or isinstance(value, (bool, int, float)):
         return value
     return storable_text(str(value), TEXT_CHARS)

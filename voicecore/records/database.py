@@ -25,6 +25,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from ..call.timeline import STAGES
 from . import dates, owners
 
 NAME = "calls.sqlite3"
@@ -86,11 +87,8 @@ MOST_STATUSES = 32
 MOST_STRANGERS = 1000
 """Callbacks about calls that are not here, from one sweep to the next: nobody may fill the disk."""
 
-OVER = "('completed', 'busy', 'failed', 'no-answer', 'canceled')"
+FINAL = ("completed", "busy", "failed", "no-answer", "canceled")
 """Statuses after which there is no other, whatever their numbers say."""
-
-STAGES = ("endpoint", "fetch", "stt", "llm", "clause", "tts")
-"""Where a response gap goes: `endpoint` is a stream's, `fetch` the recording flow's."""
 
 TURN_COLUMNS = (
     "flow", "at", "gap", *STAGES, "speculated", "speculations",
@@ -238,7 +236,7 @@ class Database:
         """Tell the newest call of this name what its callbacks say, the latest of each kind."""
         latest = f"""
             SELECT %s FROM statuses s WHERE s.sid = :sid AND s.kind = '%s' AND s.%s IS NOT NULL
-            ORDER BY s.status IN {OVER} DESC, s.sequence DESC, s.received DESC LIMIT 1
+            ORDER BY s.status IN {FINAL} DESC, s.sequence DESC, s.received DESC LIMIT 1
         """
         self._sql.execute(
             f"""

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..call.timeline import STAGES
 from . import dates
-from .database import NAME, STAGES, TURN_COLUMNS, is_lost
+from .database import NAME, TURN_COLUMNS, is_lost
 from .files import read_transcript
 
 CALL_COLUMNS = (

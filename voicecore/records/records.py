@@ -101,7 +101,7 @@ class Records:
         `parameters` may say `From`, `To` and `Direction` (`outbound…`, or it is inbound).
         """
         given = parameters or {}
-        direction = given.get("Direction", given.get("direction", ""))
+        direction = given.get("Direction", "")
 
         def number(name: str) -> str | None:
             return storable_text(given.get(name, ""), 64) or None if self._keeps.text else None

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..audio import SAMPLE_RATE
 from . import dates
-from .database import Database, Row, Status
+from .database import FINAL, Database, Row, Status
 from .files import CallFiles, Sound, make_directory, read_timeline, write_timeline
 from .owners import Owner
 from .retention import Limits, sweep
@@ -33,8 +33,6 @@ MOST_AGAIN = 100
 
 FLOW_ENDED: Mapping[str, str] = {"completed": "caller"}
 """What a final status makes of a recorded call that nobody has ended: else the carrier did."""
-
-FINAL = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .database import COUNTS, STAGES, TURN_COLUMNS
+from ..call.timeline import STAGES, TOKENS
+from .database import COUNTS, TURN_COLUMNS
 
 MOST_TURNS = 10_000
 """Of one segment: three a second, for an hour."""
 
-_TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
+_FIGURES = ("gap", "speculations", *STAGES, *TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Story:
 
     def _take_turn_done(self, milestone: Milestone) -> None:
         turn = self._turn(milestone)
-        for name in ("gap", "speculations", *STAGES, *_TOKENS):
+        for name in _FIGURES:
             if name in milestone.fields:
                 turn[name] = _number(milestone.fields[name])
         turn["speculated"] = int(bool(milestone.fields.get("speculated")))

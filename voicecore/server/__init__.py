@@ -1,11 +1,16 @@
 """HTTP and WebSocket on one port: who may call in, and what becomes of every connection.
 
-listening, lifecycle, workers   sockets, signals, processes
+port/                           a socket becomes requests and streams, under every limit
 serve                           connections, in one nursery; drain
-http, upgrade, routes, urls     requests and what answers them
-frames, transport, media        a media stream under its limits
-admission, ledger               places, signatures, tokens
-observers, metrics, meters      who is told what happens in calls
-status                          what carriers tell about calls afterwards
-boundary, log, limits           where errors end, what is written down, every number
+lifecycle, workers              signals, processes
+house, routes, webhooks         what requests are answered from, and by whom
+carrier_routes, carrier_secret  the same for carriers beside Twilio
+admission, ledger               places, signatures, tokens; what all workers count
+media, conversing               a stream becomes a call
+open_agents                     who answers, with providers that are open
+store, call_state               what all workers must find: values, what is known of calls
+recordings/                     the recording flow: calls that go on without a stream
+control/                        calls are placed, listed, ended, told something, given away
+metrics, meters, log            what is measured and written down of calls
+status, words                   what carriers tell of calls; what callers are told without an agent
 """

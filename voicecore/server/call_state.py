@@ -87,8 +87,8 @@ class CallStates:
             state.messages = state.messages[(len(state.messages) + 1) // 2 :]
         try:
             await self.store.put(_KIND, call_sid, value, self._lifetime)
-        except OSError as error:  # a full disk costs the history of a call that breaks, no call
-            log.warning("a call's state is not kept", extra={"fields": {"why": str(error)}})
+        except OSError as error:
+            _not_kept(error)
 
     async def pop(self, call_sid: str) -> CallState | None:
         """Forget a call and return what was known: to one of several who ask."""
@@ -163,9 +163,18 @@ async def _save(states: CallStates, call: Call, state: CallState, *, is_new: boo
     that a stream is dead long before we do, and what we have is old then."""
     state.messages, state.turns = call.history.messages, call.turns
     with trio.CancelScope(shield=True, deadline=trio.current_time() + SAVE_S):
-        known = None if is_new else await states.load(call.sid)
-        if known is None or known.flow == "stream":
-            await states.save(call.sid, state)
+        try:
+            known = None if is_new else await states.load(call.sid)
+        except OSError as error:
+            _not_kept(error)
+        else:
+            if known is None or known.flow == "stream":
+                await states.save(call.sid, state)
+
+
+def _not_kept(error: OSError) -> None:
+    """A disk that is full, or broken, costs the history of a call whose stream breaks, no call."""
+    log.warning("a call's state is not kept", extra={"fields": {"why": str(error)}})
 
 
 def ended_by(call: Call) -> str:

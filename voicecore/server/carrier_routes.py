@@ -26,16 +26,14 @@ from ..twilio.signature import Form, parse_form
 from ..wire.dialects import DIALECTS, Dialect
 from ..wire.json_stream import UNREADABLE, string_pairs
 from .house import Answer, House, Route
-from .port.http import BadRequest, Request, Response
+from .port.http import FORM, JSON, BadRequest, Request, Response
 from .port.limits import FORM_FIELDS
+from .port.paths import query_value
 from .port.upgrade import Upgrade, websocket_key
 from .port.urls import public_base, websocket_url
 from .words import BROKEN, BUSY, ENDED_WELL, LOST
 
 log = logging.getLogger("voicecore.server")
-
-FORM = "application/x-www-form-urlencoded"
-JSON = "application/json"
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -115,12 +113,8 @@ async def media_stream(carrier: Carrier, house: House, request: Request, body: b
 
 def _proven_call(house: House, request: Request) -> str:
     """Return the call that a URL of ours is about; empty if the URL is none."""
-    try:
-        query = parse_form(request.query.encode(), FORM_FIELDS)
-    except ValueError:
-        return ""
-    call_sid = query.first("call")
-    return call_sid if house.admission.proves(query.first("proof"), call_sid) else ""
+    call_sid = query_value(request, "call")
+    return call_sid if house.admission.proves(query_value(request, "proof"), call_sid) else ""
 
 
 def given_fields(request: Request, body: bytes) -> dict[str, str]:
@@ -131,11 +125,10 @@ def given_fields(request: Request, body: bytes) -> dict[str, str]:
     """
     form = _form(request.query.encode())
     fields = {name: form.first(name) for name in form}
-    content_type = request.header("content-type").partition(";")[0].strip().lower()
-    if content_type == FORM or not body:
+    if request.content_type == FORM or not body:
         form = _form(body)
         return fields | {name: form.first(name) for name in form}
-    if content_type != JSON:
+    if request.content_type != JSON:
         raise BadRequest(415, "a form or JSON, please")
     try:
         return fields | string_pairs(_decode(body))

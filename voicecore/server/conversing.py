@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 
+import trio
+
 from ..call.agents import Agents
 from ..call.call import Call, open_call
 from ..call.timeline import Observer
@@ -18,6 +20,10 @@ from .call_state import CallStates, StreamKeeper, ended_by
 from .control.live_calls import LiveCalls
 from .media import Converse, Ending
 
+OPENING_S = 10.0
+"""How long it may take to find out who answers a stream, and to open their providers: the caller
+hears nothing meanwhile."""
+
 Handler = Callable[[Call], Awaitable[None]]
 """Takes a call once it has started; the call ends when it returns."""
 
@@ -26,7 +32,9 @@ def conversing(agents: Agents) -> Handler:
     """Return a handler that lets the agent of each call talk."""
 
     async def converse(call: Call) -> None:
-        await call.converse(await agents.agent_for(call.parameters))
+        with trio.fail_after(OPENING_S):
+            agent = await agents.agent_for(call.parameters)
+        await call.converse(agent)
 
     return converse
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from ..call.agents import Agents
 from ..records.records import Records
 from ..settings import Settings
 from .admission import Admission
@@ -30,12 +29,10 @@ class House:
     metrics: Metrics = field(default_factory=Metrics)
     warm_up: Callable[[], None] = lambda: None
     """Called when a call will begin in a moment."""
-    agents: Agents | None = None
-    """Who answers; None: a function of the embedder's, which takes streams only."""
     states: CallStates | None = None
     """What is known of calls, whichever worker they reach."""
     flow: RecordingFlow | None = None
-    """Where calls go on without a stream, if there are agents."""
+    """Where calls go on without a stream; None: a function of the embedder's takes streams only."""
     records: Records | None = None
     """None: calls are not recorded."""
     switchboard: Switchboard | None = None

@@ -13,6 +13,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from ..call.timeline import STAGES
 from .workers import METERS_DIRECTORY
 
 GAP_S = (0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.7, 2.2, 3.2, 5.0, 10.0)
@@ -20,8 +21,6 @@ STAGE_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 REACTION_S = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
 LATE_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.16, 0.3, 1.0)
 STALL_S = (0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
-
-STAGES = ("endpoint", "fetch", "stt", "llm", "clause", "tts")
 
 GAPS = {
     "response_gap": "Last voiced frame of the caller to first frame of the reply on the wire",

@@ -21,11 +21,18 @@ from ..call.agents import AgentPicker, picked, unknown_call
 from ..call.from_settings import FromSettings
 from ..call.phrases import default_greeting
 from ..dialogue.turns import TurnRules
-from ..providers.table import Providers, open_providers
+from ..errors import SettingsError
+from ..providers.cache import SpeechCache, open_cache
+from ..providers.table import Providers, Totals, open_providers, totals
 from ..settings import Settings
+from .port.boundary import contain
 
 AGENTS_KEPT = 64
 """Agents whose phrases are prepared; a function that makes a new one for each call has more."""
+
+MOST_SETS = 32
+"""Providers stay open, so they are bounded: a function may want others for each call's parameters,
+which are a stranger's."""
 
 STAGES = ("stt", "llm", "tts")
 
@@ -35,10 +42,13 @@ Value = TypeVar("Value")
 class OpenAgents:
     """The agents of one server.  Made by `open_agents`."""
 
-    def __init__(self, pick: AgentPicker, settings: Settings, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, pick: AgentPicker, settings: Settings, nursery: trio.Nursery, cache: SpeechCache
+    ) -> None:
         self._pick = pick
         self._settings = settings
         self._nursery = nursery
+        self._cache = cache
         self._providers: dict[tuple[tuple[str, str], ...], Providers] = {}
         self._opening = trio.Lock()
         self._whole: OrderedDict[int, tuple[Agent, Agent]] = OrderedDict()
@@ -59,7 +69,7 @@ class OpenAgents:
             whole = await self._completed(written)
             self._whole[id(written)] = (written, whole)
             # Behind the open port: until it is done, a call renders what it needs itself.
-            self._nursery.start_soon(whole.prepare, name="prepare")
+            self._nursery.start_soon(contain, "phrases", whole.prepare, name="prepare")
             while len(self._whole) > AGENTS_KEPT:
                 self._whole.popitem(last=False)
         self._whole.move_to_end(id(written))
@@ -67,17 +77,12 @@ class OpenAgents:
 
     async def warm_up(self) -> None:
         """Make ready for a call that will begin in a moment.  Never raises for providers."""
-        for _, whole in reversed(list(self._whole.values())):
-            await whole.warm_up()
-            return
+        _, whole = next(reversed(self._whole.values()))  # who answered last
+        await whole.warm_up()
 
-    def totals(self) -> dict[tuple[str, ...], float]:
-        """Return what the providers have counted, for the metrics: by name and labels."""
-        totals: dict[tuple[str, ...], float] = {}
-        for providers in self._providers.values():
-            for name, count in providers.totals().items():
-                totals[name] = totals.get(name, 0.0) + count
-        return totals
+    def totals(self) -> Totals:
+        """Return what the providers have counted, for the metrics."""
+        return totals(self._cache, self._providers.values())
 
     async def _completed(self, written: Agent) -> Agent:
         if not needs_opening(written):
@@ -87,6 +92,9 @@ class OpenAgents:
         key = tuple(sorted(own_settings.items()))
         async with self._opening:
             if key not in self._providers:
+                if len(self._providers) >= MOST_SETS:
+                    told = "; ".join(f"{name}={value!r:.40}" for name, value in key)
+                    raise SettingsError(f"more than {MOST_SETS} sets of providers: {told}")
                 settings = self._settings.model_copy(update=own_settings)
                 self._providers[key] = await self._nursery.start(self._hold, settings)
         open_ = self._providers[key]
@@ -96,7 +104,7 @@ class OpenAgents:
 
     async def _hold(self, settings: Settings, *, task_status: trio.TaskStatus[Providers]) -> None:
         """Keep providers open until the server is gone."""
-        async with open_providers(settings) as providers:
+        async with open_providers(settings, self._cache) as providers:
             task_status.started(providers)
             await trio.sleep_forever()
 
@@ -108,10 +116,11 @@ async def open_agents(pick: AgentPicker, settings: Settings) -> AsyncIterator[Op
     As it holds a nursery, what is raised inside comes out in an exception group.
 
     Raises:
+        SettingsError: VOICECORE_CACHE_DIR cannot be used.
         ExceptionGroup[SettingsError]: its providers cannot be opened.
     """
-    async with trio.open_nursery() as nursery:
-        agents = OpenAgents(pick, settings, nursery)
+    async with open_cache(settings) as cache, trio.open_nursery() as nursery:
+        agents = OpenAgents(pick, settings, nursery, cache)
         await agents.agent_for(unknown_call(settings.language))
         yield agents
         nursery.cancel_scope.cancel()

@@ -19,10 +19,10 @@ from .metrics import CONTENT_TYPE
 from .port.http import BadRequest, Request, Response
 from .port.paths import find_path
 from .port.upgrade import Upgrade, websocket_key
-from .port.urls import websocket_url
+from .port.urls import public_base, websocket_url
 from .recordings import recording_routes
 from .status import call_status, log_fields, stream_status
-from .webhooks import OVER, XML, our_origin, signed_form
+from .webhooks import OVER, XML, signed_form
 
 log = logging.getLogger("voicecore.server")
 
@@ -30,20 +30,17 @@ log = logging.getLogger("voicecore.server")
 async def voice_stream(house: House, request: Request, body: bytes) -> Answer:
     """A call comes in: connect it to a media stream, or, without room, answer it all the same."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     call_sid = form.first("CallSid")
     if not call_sid:
         return Response(400, b"no CallSid\n")
     if form.first("CallStatus") in OVER:
         return Response(200, twiml.hang_up(), XML)
-    if house.admission.draining or house.admission.full:
-        ordered = await outbound.ordered_parameters(house, request, form)
-        return await recording_routes.instead_of_stream(house, request, form, ordered or {})
     ordered = await outbound.ordered_parameters(house, request, form)
     if ordered is None:
         return Response(200, twiml.hang_up(), XML)
-    base = our_origin(request, house.settings)
+    if house.admission.draining or house.admission.full:
+        return await recording_routes.instead_of_stream(house, request, form, ordered)
+    base = public_base(request, house.settings.public_url)
     parameters = house.stream_parameters(call_sid, form.first("From"), form.first("To"))
     if (direction := form.first("Direction")).startswith("outbound"):
         parameters["Direction"] = direction
@@ -70,8 +67,6 @@ async def _note_status(
     house: House, request: Request, body: bytes, read: Callable[[Form], Status]
 ) -> Answer:
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     status = read(form)
     if not status.sid:
         return Response(400, b"no CallSid\n")

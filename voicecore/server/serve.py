@@ -283,7 +283,6 @@ async def serve_lines(
             states.store,
             metrics=outfit.metrics,
             warm_up=WarmUps(outfit.warm_up, nursery).start,
-            agents=outfit.agents,
             records=outfit.records,
             states=states,
             flow=await _started_flow(nursery, settings, ledger, outfit, states),

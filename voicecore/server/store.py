@@ -1,8 +1,8 @@
 """What webhooks of one call must find again, whichever worker they reach: history, audio, orders.
 
 A value is bytes under a kind and a key, for so many seconds.  One process keeps them in memory;
-workers share a directory that their supervisor made and removes.  Both are bounded: what is closest
-to its end goes first.
+workers share a directory that their supervisor made and removes.  Both are bounded, in bytes and in
+number: what is closest to its end goes first.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import os
 import secrets
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Protocol
 
@@ -24,8 +26,11 @@ STORE_BYTES = 256 * 1024 * 1024
 VALUE_BYTES = 8 * 1024 * 1024
 """One value; eight minutes of 16-bit sound."""
 
+MOST_VALUES = 100_000
+"""What a small value takes beside its bytes is some hundred more, or a block of a disk."""
+
 SWEEP_EVERY = 64
-"""Writes between two looks at what is over."""
+"""Writes of one worker between two looks at what is over in the directory."""
 
 _HEAD = struct.Struct("<d")
 """When the value is over, on the workers' common clock."""
@@ -63,7 +68,9 @@ class MemoryStore:
         self._clock = clock
         self._most = most_bytes
         self._size = 0
-        self._values: dict[tuple[str, str], tuple[float, bytes]] = {}
+        self._values: dict[str, tuple[float, bytes]] = {}
+        self._ends: list[tuple[float, str]] = []
+        """A heap of when which value is over; also of values that were replaced or taken since."""
 
     def __repr__(self) -> str:
         return f"<MemoryStore of {len(self._values)} values, {self._size} bytes>"
@@ -71,33 +78,42 @@ class MemoryStore:
     async def put(self, kind: str, key: str, value: bytes, lifetime_s: float) -> None:
         """Keep a value (see `Store.put`)."""
         _check(value)
-        self._take(kind, key)
-        self._values[kind, key] = (self._clock() + lifetime_s, value)
+        name, until = _name(kind, key), self._clock() + lifetime_s
+        self._take(name)
+        self._values[name] = (until, value)
         self._size += len(value)
-        if self._size > self._most or len(self._values) % SWEEP_EVERY == 0:
-            self._sweep()
+        heappush(self._ends, (until, name))
+        self._sweep()
 
     async def get(self, kind: str, key: str) -> bytes | None:
         """Return a value (see `Store.get`)."""
-        until, value = self._values.get((kind, key), (0.0, b""))
+        until, value = self._values.get(_name(kind, key), (0.0, b""))
         return value if until > self._clock() else None
 
     async def pop(self, kind: str, key: str) -> bytes | None:
         """Return a value and forget it (see `Store.pop`)."""
         value = await self.get(kind, key)
-        self._take(kind, key)
+        self._take(_name(kind, key))
         return value
 
-    def _take(self, kind: str, key: str) -> None:
-        _, value = self._values.pop((kind, key), (0.0, b""))
+    def _take(self, name: str) -> None:
+        _, value = self._values.pop(name, (0.0, b""))
         self._size -= len(value)
 
     def _sweep(self) -> None:
+        """Forget what is over, and beyond the limits what is next."""
         now = self._clock()
-        for name, (until, _) in sorted(self._values.items(), key=lambda item: item[1][0]):
-            if until > now and self._size <= self._most:
-                return
-            self._take(*name)
+        while self._ends and (self._ends[0][0] <= now or self._is_too_much):
+            until, name = heappop(self._ends)
+            if name in self._values and self._values[name][0] == until:
+                self._take(name)
+        if len(self._ends) > 2 * len(self._values) + SWEEP_EVERY:
+            self._ends = [(until, name) for name, (until, _) in self._values.items()]
+            heapify(self._ends)
+
+    @property
+    def _is_too_much(self) -> bool:
+        return self._size > self._most or len(self._values) > MOST_VALUES
 
 
 class DirectoryStore:
@@ -137,15 +153,18 @@ class DirectoryStore:
         return content[_HEAD.size :]
 
     def _path(self, kind: str, key: str) -> Path:
-        # By digest: a carrier's names may hold anything.
-        digest = blake2b(f"{kind}\0{key}".encode("utf-8", "replace"), digest_size=16)
-        return self._directory / f"{digest.hexdigest()}.value"
+        return self._directory / f"{_name(kind, key)}.value"
 
     def _write(self, path: Path, content: bytes) -> None:
         written = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-        with open(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-        written.replace(path)
+        try:
+            with open(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(content)
+            written.replace(path)
+        except OSError:
+            with suppress(OSError):
+                written.unlink()  # nobody would: a disk that is full stays full of it
+            raise
 
     def _sweep(self) -> None:
         """Delete what is over, and beyond the limit what is next."""
@@ -154,12 +173,17 @@ class DirectoryStore:
             head = _read(path, _HEAD.size)
             if len(head) == _HEAD.size:
                 found.append((_HEAD.unpack(head)[0], _size(path), path))
-        size, now = sum(each[1] for each in found), self._clock()
+        left, size, now = len(found), sum(each[1] for each in found), self._clock()
         for until, bytes_, path in sorted(found):
-            if until > now and size <= self._most:
+            if until > now and size <= self._most and left <= MOST_VALUES:
                 return
             path.unlink(missing_ok=True)
-            size -= bytes_
+            left, size = left - 1, size - bytes_
+
+
+def _name(kind: str, key: str) -> str:
+    """Return a value's name, by digest: a carrier's names may hold anything, and be of any size."""
+    return blake2b(f"{kind}\0{key}".encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 def _check(value: bytes) -> None:

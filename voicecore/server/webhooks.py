@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
+from ..records.database import FINAL
 from ..settings import Settings
 from ..twilio.signature import Form, parse_form
 from .admission import Admission
-from .port.http import Request, Response
+from .port.http import FORM, BadRequest, Refused, Request, Response
 from .port.limits import FORM_FIELDS
-from .port.upgrade import check_host
-from .port.urls import public_base
 
-FORM = "application/x-www-form-urlencoded"
 XML = "text/xml; charset=utf-8"
+WAV = "audio/x-wav"
 
-OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
+OVER = frozenset(FINAL)
 """Of a call, what its `CallStatus` is when nobody listens any more."""
 
 
-def signed_form(admission: Admission, request: Request, body: bytes) -> Form | Response:
-    """Return a webhook's form, or the refusal of one that is none, or is not the carrier's."""
-    content_type = request.header("content-type").partition(";")[0].strip().lower()
-    if content_type != FORM and (content_type or body):
-        return Response(415, b"a form, please\n")
+def signed_form(admission: Admission, request: Request, body: bytes) -> Form:
+    """Return a webhook's form.
+
+    Raises:
+        BadRequest: 415, 400, it is none; 403, it is not the carrier's.
+    """
+    if request.content_type != FORM and (request.content_type or body):
+        raise BadRequest(415, "a form, please")
     try:
         form = parse_form(body, FORM_FIELDS)
     except ValueError:
-        return Response(400, b"too many fields\n")
-    return form if admission.signed(request, form) else Response(403)
+        raise BadRequest(400, "too many fields") from None
+    if not admission.signed(request, form):
+        raise Refused(Response(403))
+    return form
 
 
-def our_origin(request: Request, settings: Settings) -> str:
-    """Return our origin as the carrier knows it, for the URLs in an answer.
-
-    Raises:
-        BadRequest: the request has to tell, and its Host is none.
-    """
-    if settings.public_url is None:
-        check_host(request)
-    return public_base(request, settings.public_url)
+def sound(audio: bytes | None) -> Response:
+    """Answer with a WAV file, or that there is none.  It is somebody's words: nobody keeps it."""
+    if audio is None:
+        return Response(404, b"not found\n")
+    return Response(200, audio, WAV, {"Cache-Control": "private, no-store"})
 
 
 def call_parameters(form: Form, settings: Settings) -> dict[str, str]:

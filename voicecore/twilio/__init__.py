@@ -1,1 +1,1 @@
-"""What is Twilio's own besides its wire: signatures, stream tokens, TwiML."""
+"""What is Twilio's own besides its wire: signatures, stream tokens, TwiML, REST, recordings."""

@@ -23,6 +23,7 @@ import trio
 
 from ..audio import SAMPLE_RATE, wav
 from ..errors import ProviderError, ProviderFault
+from .rotation import secrets_in
 from .sids import is_account_sid, is_recording_sid
 
 PROVIDER = "recordings"
@@ -63,7 +64,7 @@ class Recordings:
     def __init__(self, client: httpx.AsyncClient, base_url: str, auth_tokens: str = "") -> None:
         self._client = client
         self._base = base_url
-        self._tokens = [token.strip() for token in auth_tokens.split(",") if token.strip()]
+        self._tokens = secrets_in(auth_tokens)
 
     def __repr__(self) -> str:
         return f"<Recordings at {self._base}>"

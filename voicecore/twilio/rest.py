@@ -25,6 +25,7 @@ import msgspec
 import trio
 
 from ..errors import RestError
+from .rotation import secrets_in
 
 CONNECT_S = 3.0
 TOTAL_S = 10.0
@@ -187,14 +188,14 @@ class TwilioRest:
 async def open_rest(
     base_url: str,
     account_sid: str,
-    auth_token: str,
+    auth_tokens: str,
     note_failure: Callable[[str], None] = lambda fault: None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[TwilioRest]:
     """Open the API of one account.  Of several tokens, separated by commas, the first is used."""
     async with httpx.AsyncClient(
         base_url=base_url,
-        auth=(account_sid, auth_token.partition(",")[0].strip()),
+        auth=(account_sid, next(iter(secrets_in(auth_tokens)), "")),
         headers={"Accept": "application/json", "Accept-Encoding": "identity"},
         timeout=httpx.Timeout(None, connect=CONNECT_S, pool=CONNECT_S),
         limits=httpx.Limits(max_connections=MOST_CONNECTIONS, keepalive_expiry=60),

@@ -13,6 +13,8 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from twilio.request_validator import RequestValidator
 
+from .rotation import secrets_in
+
 _DEFAULT_PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 
 
@@ -52,8 +54,7 @@ class SignatureCheck:
     """Checks signatures against one or more auth tokens: while one is rotated, two are valid."""
 
     def __init__(self, auth_tokens: str) -> None:
-        tokens = [token.strip() for token in auth_tokens.split(",")]
-        self._keys = [RequestValidator(token) for token in tokens if token]
+        self._keys = [RequestValidator(token) for token in secrets_in(auth_tokens)]
 
     def accepts(self, urls: Iterable[str], form: Form, signature: str, settings: str = "") -> bool:
         """Return whether `signature` is Twilio's for one of `urls` and this form.

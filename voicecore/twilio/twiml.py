@@ -58,7 +58,7 @@ def stream(
     for name, value in parameters.items():
         clean = xml_text(value)[: PARAMETER_CHARS - len(name)]
         twiml_stream.parameter(name=name, value=clean)
-    return _document(response)
+    return serialised(response)
 
 
 def record(prompt: Prompt, url: str) -> bytes:
@@ -78,7 +78,7 @@ def record(prompt: Prompt, url: str) -> bytes:
         trim="trim-silence",
     )
     response.redirect(xml_text(url), method="POST")
-    return _document(response)
+    return serialised(response)
 
 
 def gather(prompt: Prompt, url: str, count: int | None, terminator: str, timeout_s: float) -> bytes:
@@ -94,15 +94,15 @@ def gather(prompt: Prompt, url: str, count: int | None, terminator: str, timeout
         action_on_empty_result=True,
         **({} if count is None else {"num_digits": count}),
     )
-    _begin(collected, prompt)
-    return _document(response)
+    begin(collected, prompt)
+    return serialised(response)
 
 
 def redirect(prompt: Prompt, url: str) -> bytes:
     """Ask `url` how to go on, once the prompt was heard."""
     response = _beginning_with(prompt)
     response.redirect(xml_text(url), method="POST")
-    return _document(response)
+    return serialised(response)
 
 
 def dial(prompt: Prompt, number: str, conference: str, url: str) -> bytes:
@@ -113,14 +113,14 @@ def dial(prompt: Prompt, number: str, conference: str, url: str) -> bytes:
         called.number(xml_text(number))
     else:
         called.conference(xml_text(conference))
-    return _document(response)
+    return serialised(response)
 
 
 def hang_up(words: str = "", prompt: Prompt | None = None) -> bytes:
     """End the call, after saying `words`, or a prompt, if there are any."""
     response = _beginning_with(prompt or Prompt(words=words))
     response.hangup()
-    return _document(response)
+    return serialised(response)
 
 
 def xml_text(text: str) -> str:
@@ -130,11 +130,12 @@ def xml_text(text: str) -> str:
 
 def _beginning_with(prompt: Prompt) -> VoiceResponse:
     response = VoiceResponse()
-    _begin(response, prompt)
+    begin(response, prompt)
     return response
 
 
-def _begin(verb: VoiceResponse | Gather, prompt: Prompt) -> None:
+def begin(verb: VoiceResponse | Gather, prompt: Prompt) -> None:
+    """Add a prompt to a document, or to what is heard while keys are collected."""
     if prompt.url:
         verb.play(xml_text(prompt.url))
     elif prompt.words:
@@ -143,5 +144,6 @@ def _begin(verb: VoiceResponse | Gather, prompt: Prompt) -> None:
         verb.say(xml_text(prompt.words), **given)
 
 
-def _document(response: VoiceResponse) -> bytes:
+def serialised(response: VoiceResponse) -> bytes:
+    """Return a document's bytes."""
     return str(response).encode()

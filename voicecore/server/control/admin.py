@@ -8,26 +8,26 @@ made to point here (`Host`).
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import logging
 from urllib.parse import urlsplit
 
 from ...settings import Settings
+from ...twilio.rotation import is_one_of, secrets_in
 from ..port.http import Request, Response
 from ..port.json_http import json_error
 
 log = logging.getLogger("voicecore.server")
 
-PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+PROXY_HEADERS = (b"forwarded", b"x-forwarded-", b"x-real-ip", b"via")
+"""How the headers begin that only a proxy adds."""
+
 HOW_TO = "set VOICECORE_ADMIN_TOKEN and send it as a bearer token"
 
 
 def refusal(settings: Settings, request: Request) -> Response | None:
     """Return why a request may not control calls; None, if it may."""
-    secret = settings.admin_token
-    tokens = secret.get_secret_value().split(",") if secret is not None else []
-    if tokens := [token.strip() for token in tokens if token.strip()]:
+    if tokens := admin_tokens(settings):
         if _bears(request, tokens):
             return None
         log.info("control refused: no valid token")
@@ -38,6 +38,12 @@ def refusal(settings: Settings, request: Request) -> Response | None:
         return None
     log.info("control refused", extra={"fields": {"why": reason}})
     return json_error(403, f"{reason}; {HOW_TO}")
+
+
+def admin_tokens(settings: Settings) -> list[str]:
+    """Return the tokens of which a request needs one; none: only this machine may."""
+    secret = settings.admin_token
+    return [] if secret is None else secrets_in(secret.get_secret_value())
 
 
 def is_loopback(host: str) -> bool:
@@ -56,10 +62,7 @@ def _bears(request: Request, tokens: list[str]) -> bool:
     scheme, _, given = request.header("authorization").partition(" ")
     if scheme.lower() != "bearer":
         return False
-    came, right = given.strip().encode("latin-1"), False
-    for token in tokens:
-        right |= hmac.compare_digest(came, token.encode("utf-8", "surrogateescape"))
-    return right
+    return is_one_of(given.strip().encode("latin-1"), tokens)
 
 
 def _not_local(request: Request) -> str:
@@ -67,7 +70,9 @@ def _not_local(request: Request) -> str:
     if not is_loopback(request.peer):
         return "only this machine may control calls"
     # nginx speaks HTTP/1.0 to what is behind it, and names nobody, unless it is told to.
-    if request.version == "1.0" or any(request.values(name) for name in PROXY_HEADERS):
+    if request.version == "1.0" or any(
+        name.startswith(PROXY_HEADERS) for name, _ in request.headers
+    ):
         return "a proxy stands before this server"
     if request.values("origin") or request.header("sec-fetch-site") not in ("", "none"):
         return "a web page may not control calls"

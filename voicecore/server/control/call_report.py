@@ -12,14 +12,14 @@ from typing import Any
 
 import msgspec
 
+from ...call.timeline import STAGES, TOKENS
+
 TURNS_KEPT = 200
 """An hour of quick talk, as much as a history holds."""
 
 TEXT_CHARS = 1000
 """Of what one side said in a turn; two minutes of speech."""
 
-STAGES = ("fetch", "endpoint", "stt", "llm", "clause", "tts")
-TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 PLAYED = ("dropped_frames", "inbound_gaps", "underruns", "starved", "late_ms", "mark_ms")
 
 

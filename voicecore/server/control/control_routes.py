@@ -11,21 +11,20 @@ from typing import Literal
 
 import msgspec
 
+from ...call.briefing import BRIEFING_CHARS
 from ...errors import RestError
 from ...twilio import transfers as documents
 from ..house import Answer, House
-from ..port.http import BadRequest, Request, Response
-from ..port.json_http import json_body, json_error, json_response
+from ..port.http import BadRequest, Refused, Request, Response
+from ..port.json_http import UnfitBody, json_body, json_error, json_response
 from .admin import refusal
 from .live_calls import CallFacts
-from .numbers import is_number, may_be_given, missing_for_rest
-from .outbound import MESSAGE_CHARS, Dialled, idempotency_key, is_speakable
+from .numbers import is_number, may_be_given, missing_for_rest, missing_for_warm_transfers
+from .outbound import MESSAGE_CHARS, dialled, idempotency_key, is_speakable
 from .siblings import DescribeCall, GiveAway, HangUp, ListCalls, NoteGiven, Report, Say
 from .switchboard import Switchboard
 
 log = logging.getLogger("voicecore.server")
-
-BRIEFING_CHARS = 600
 
 
 class Nothing(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,8 +49,6 @@ class TransferOrder(msgspec.Struct, forbid_unknown_fields=True):
 async def list_calls(house: House, request: Request, body: bytes) -> Answer:
     """``GET /calls``: the calls that are up, of all workers."""
     board = _board(house, request)
-    if isinstance(board, Response):
-        return board
     report = await board.ask(ListCalls())
     silent = {"silent_workers": report.silent} if report.silent else {}
     return json_response(200, {"calls": report.lines, **silent})
@@ -60,13 +57,11 @@ async def list_calls(house: House, request: Request, body: bytes) -> Answer:
 async def describe_call(house: House, request: Request, body: bytes, sid: str) -> Answer:
     """``GET /calls/…``: one call, with its turns."""
     board = _board(house, request)
-    if isinstance(board, Response):
-        return board
     report = await board.ask(DescribeCall(sid))
     if report.detail is not None:
         return json_response(200, report.detail)
-    dialled = await _dialled(house, sid)
-    if dialled is None:
+    placed = await dialled(house.store, sid)
+    if placed is None:
         return _unknown(report)
     state = "dialling"
     if board.rest is not None:
@@ -74,19 +69,17 @@ async def describe_call(house: House, request: Request, body: bytes, sid: str) -
             state = (await board.rest.fetch_call(sid)).status or state
         except RestError as error:
             log.info("a call could not be asked about", extra={"fields": {"why": str(error)}})
-    return json_response(200, CallFacts(sid=sid, state=state, from_=dialled.from_, to=dialled.to))
+    return json_response(200, CallFacts(sid=sid, state=state, from_=placed.from_, to=placed.to))
 
 
 async def hang_up(house: House, request: Request, body: bytes, sid: str) -> Answer:
     """``POST /calls/…/hangup``."""
     board = _board(house, request)
-    if isinstance(board, Response):
-        return board
     if body:
         json_body(request, body, Nothing)
     report = await board.ask(HangUp(sid))
     if report.status == "recording" or (
-        not report.is_found and await _dialled(house, sid) is not None
+        not report.is_found and await dialled(house.store, sid) is not None
     ):
         return await _by_rest(board, sid, {"Status": "completed"}, "ended")
     if not report.is_found:
@@ -98,14 +91,10 @@ async def hang_up(house: House, request: Request, body: bytes, sid: str) -> Answ
 async def transfer(house: House, request: Request, body: bytes, sid: str) -> Answer:
     """``POST /calls/…/transfer``."""
     board = _board(house, request)
-    if isinstance(board, Response):
-        return board
     order = json_body(request, body, TransferOrder)
     number = _number(house, order)
-    if isinstance(number, Response):
-        return number
     warm = order.mode == "warm"
-    if warm and (missing := _missing_for_warm(house)):
+    if warm and (missing := missing_for_warm_transfers(house.settings)):
         return json_error(409, f"a warm transfer needs {', '.join(missing)}")
     report = await board.ask(GiveAway(sid, number, warm, order.briefing))
     if report.status == "recording":
@@ -125,7 +114,7 @@ async def transfer(house: House, request: Request, body: bytes, sid: str) -> Ans
         return json_error(409, "the call has ended", {"status": "ended"})
     if report.status == "busy":
         return json_error(409, "the call is being transferred to somebody else")
-    if not report.is_found and await _dialled(house, sid) is not None:
+    if not report.is_found and await dialled(house.store, sid) is not None:
         return json_error(409, "the call has not been answered yet")
     return _unknown(report)
 
@@ -133,8 +122,6 @@ async def transfer(house: House, request: Request, body: bytes, sid: str) -> Ans
 async def say(house: House, request: Request, body: bytes, sid: str) -> Answer:
     """``POST /calls/…/say``: a sentence, in the next pause."""
     board = _board(house, request)
-    if isinstance(board, Response):
-        return board
     order = json_body(request, body, SayOrder)
     text, key = order.text.strip(), idempotency_key(request)
     if not text or len(text) > MESSAGE_CHARS or not is_speakable(text):
@@ -154,42 +141,41 @@ async def say(house: House, request: Request, body: bytes, sid: str) -> Answer:
     return _unknown(report)
 
 
-def _board(house: House, request: Request) -> Switchboard | Response:
+def _board(house: House, request: Request) -> Switchboard:
     """Return what control works with, to whoever may use it.
 
     Raises:
-        BadRequest: 404, this server has none.
+        BadRequest: 401, 403, that is somebody else; 404, this server has none.
     """
     if refused := refusal(house.settings, request):
-        return refused
+        raise Refused(refused)
     if house.switchboard is None:
         raise BadRequest(404, "not found")
     return house.switchboard
 
 
-def _number(house: House, order: TransferOrder) -> str | Response:
-    """Return to which number a call shall be given."""
+def _number(house: House, order: TransferOrder) -> str:
+    """Return to which number a call shall be given.
+
+    Raises:
+        UnfitBody: 400, it says none; 403, none that is allowed.
+    """
     settings = house.settings
     if bool(order.to) == bool(order.name):
-        return json_error(400, "to or name, one of both")
+        raise UnfitBody(400, "to or name, one of both")
     if order.name and order.name not in settings.transfer_numbers:
-        return json_error(400, "name: not among VOICECORE_TRANSFERS")
+        raise UnfitBody(400, "name: not among VOICECORE_TRANSFERS")
     number = order.to or settings.transfer_numbers[order.name]
     if not is_number(number):
-        return json_error(400, "to: takes a number in E.164, such as +15550001111")
+        raise UnfitBody(400, "to: takes a number in E.164, such as +15550001111")
     if not may_be_given(settings, number):
         allow = "VOICECORE_TRANSFERS and VOICECORE_OUTBOUND_PREFIXES"
-        return json_error(403, f"to: {allow} do not allow this number")
+        raise UnfitBody(403, f"to: {allow} do not allow this number")
     if order.briefing and order.mode == "cold":
-        return json_error(400, 'briefing: only with mode "warm"')
+        raise UnfitBody(400, 'briefing: only with mode "warm"')
     if len(order.briefing) > BRIEFING_CHARS or not is_speakable(order.briefing):
-        return json_error(400, f"briefing: a line of at most {BRIEFING_CHARS} characters")
+        raise UnfitBody(400, f"briefing: a line of at most {BRIEFING_CHARS} characters")
     return number
-
-
-def _missing_for_warm(house: House) -> list[str]:
-    public = [] if house.settings.public_url else ["VOICECORE_PUBLIC_URL"]
-    return [*missing_for_rest(house.settings), *public]
 
 
 async def _by_rest(board: Switchboard, sid: str, change: dict[str, str], done: str) -> Response:
@@ -209,11 +195,6 @@ async def _by_rest(board: Switchboard, sid: str, change: dict[str, str], done: s
     if not was_up and done != "ended":
         return json_error(409, "the call has ended", {"status": "ended"})
     return json_response(200, {"status": done})
-
-
-async def _dialled(house: House, sid: str) -> Dialled | None:
-    kept = await house.store.get("dialled", sid)
-    return None if kept is None else msgspec.json.decode(kept, type=Dialled)
 
 
 def _unknown(report: Report) -> Response:

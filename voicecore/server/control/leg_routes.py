@@ -8,38 +8,37 @@ from __future__ import annotations
 from ...call.briefing import transfer_words
 from ...twilio import transfers as documents
 from ...twilio import twiml
+from ...twilio.twiml import Prompt
 from ..house import Answer, House
 from ..port.http import Request, Response
-from ..webhooks import XML, our_origin, signed_form
+from ..port.urls import public_base
+from ..webhooks import XML, signed_form, sound
 from .siblings import BriefLeg, SettleLeg
-from .warm_transfer import AUDIO_KIND
+from .warm_transfer import AUDIO_KIND, TransferOutcome
 
-WAV = "audio/x-wav"
-
-ENDINGS = {"busy": "busy", "no-answer": "no-answer", "failed": "failed"}
+ENDINGS: dict[str, TransferOutcome] = {
+    "busy": "busy",
+    "no-answer": "no-answer",
+    "failed": "failed",
+}
 """CallStatus -> outcome; whatever else a leg ends with, nobody has taken the call."""
 
 
 async def brief_leg(house: House, request: Request, body: bytes, id_: str) -> Answer:
     """``POST /transfer/…``: the human has answered; say what it is about."""
-    form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
+    signed_form(house.admission, request, body)
     texts = await _texts(house, BriefLeg(id_))
     if not texts:
         return _gone(house.settings.language)
     words, language, audio = texts
-    here = f"{our_origin(request, house.settings)}/transfer/{id_}"
-    audio_url = f"{here}/briefing.wav" if audio else ""
-    briefing = documents.Briefing(words, language, audio_url, f"{here}/answer")
-    return Response(200, documents.brief(briefing), XML)
+    here = f"{public_base(request, house.settings.public_url)}/transfer/{id_}"
+    briefing = Prompt(f"{here}/briefing.wav" if audio else "", words, language)
+    return Response(200, documents.brief(briefing, f"{here}/answer"), XML)
 
 
 async def leg_answer(house: House, request: Request, body: bytes, id_: str) -> Answer:
     """``POST /transfer/…/answer``: a key, or none: a voicemail has none."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     if not form.first("Digits"):
         await _texts(house, SettleLeg(id_, "declined", is_over=True))
         return Response(200, twiml.hang_up(), XML)
@@ -52,8 +51,6 @@ async def leg_answer(house: House, request: Request, body: bytes, id_: str) -> A
 async def leg_status(house: House, request: Request, body: bytes, id_: str) -> Answer:
     """``POST /transfer/…/status``: the leg is over, or never came to be."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     status = form.first("CallStatus")
     if status in ("completed", "canceled", *ENDINGS):
         outcome = ENDINGS.get(status, "declined")
@@ -63,8 +60,7 @@ async def leg_status(house: House, request: Request, body: bytes, id_: str) -> A
 
 async def leg_audio(house: House, request: Request, body: bytes, id_: str) -> Answer:
     """``GET /transfer/…/briefing.wav``.  Unsigned: carriers fetch sounds as anybody does."""
-    audio = await house.store.get(AUDIO_KIND, id_)
-    return Response(404, b"not found\n") if audio is None else Response(200, audio, WAV)
+    return sound(await house.store.get(AUDIO_KIND, id_))
 
 
 async def _texts(house: House, errand: BriefLeg | SettleLeg) -> list[str]:
@@ -73,5 +69,5 @@ async def _texts(house: House, errand: BriefLeg | SettleLeg) -> list[str]:
 
 def _gone(language: str) -> Response:
     """There is nobody to talk to any more."""
-    words = transfer_words(language).gone
-    return Response(200, documents.say_and_hang_up(words, language), XML)
+    prompt = Prompt(words=transfer_words(language).gone, language=language)
+    return Response(200, twiml.hang_up(prompt=prompt), XML)

@@ -181,8 +181,8 @@ class LiveCalls:
             caller, called = (str(fields.get(name) or "") for name in ("from", "to"))
             known.parties = (caller or known.parties[0], called or known.parties[1])
             self._calls[call_sid] = known
-        if known is None:
-            return
+        if known is None or (event == "call ended" and known.call is not None):
+            return  # of a call that is up, an earlier stream has ended
         known.heard_at = self.clock()
         known.statistics.observe(event, at, fields)
         if event == "call ended":

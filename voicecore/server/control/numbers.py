@@ -1,6 +1,6 @@
 """Which telephone numbers may be called: a mistake here is somebody else's bill.
 
-`outbound_problem` says why no call can be placed; the rest, why not to this number.
+`missing_for_…` say what must be set first; the rest, why not to this number.
 """
 
 from __future__ import annotations
@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...settings import E164, Settings, variable_name
+from .admin import admin_tokens
+
+REST = ("twilio_account_sid", "twilio_auth_token")
 
 
 def is_number(text: str) -> bool:
     """Return whether this is a telephone number in E.164, and nothing beside it."""
-    return E164.fullmatch(text) is not None and text.isascii()
+    return E164.fullmatch(text) is not None
 
 
 def may_be_called(settings: Settings, number: str) -> bool:
@@ -27,16 +30,17 @@ def may_be_given(settings: Settings, number: str) -> bool:
 
 def missing_for_rest(settings: Settings) -> list[str]:
     """Return the variables without which the carrier's REST API cannot be used."""
-    return [variable_name(name) for name in ("twilio_account_sid", "twilio_auth_token")
-            if not _given(settings, name)]  # fmt: skip
+    return _missing(settings, *REST)
 
 
 def missing_for_outbound(settings: Settings) -> list[str]:
     """Return the variables without which no call can be placed."""
-    needed = ("outbound_from", "outbound_prefixes")
-    missing = [variable_name(name) for name in needed if not _given(settings, name)]
-    missing += missing_for_rest(settings)
-    return missing + ([] if settings.public_url else [variable_name("public_url")])
+    return _missing(settings, "outbound_from", "outbound_prefixes", *REST, "public_url")
+
+
+def missing_for_warm_transfers(settings: Settings) -> list[str]:
+    """Return the variables without which no human can be called for a caller."""
+    return _missing(settings, *REST, "public_url")
 
 
 def described(settings: Settings) -> Iterator[str]:
@@ -48,11 +52,14 @@ def described(settings: Settings) -> Iterator[str]:
             f"outbound calls: from {settings.outbound_from} to {', '.join(settings.prefixes)}…,"
             f" at most {settings.outbound_per_hour} an hour"
         )
-    token = settings.admin_token
     who = "this machine only (no VOICECORE_ADMIN_TOKEN)"
-    if token is not None and any(part.strip() for part in token.get_secret_value().split(",")):
+    if admin_tokens(settings):
         who = "whoever has VOICECORE_ADMIN_TOKEN"
     yield f"control of calls: {who}"
+
+
+def _missing(settings: Settings, *names: str) -> list[str]:
+    return [variable_name(name) for name in names if not _given(settings, name)]
 
 
 def _given(settings: Settings, name: str) -> bool:

@@ -22,10 +22,12 @@ import msgspec
 import trio
 
 from ...errors import RestError
+from ...twilio import twiml
 from ...twilio.signature import Form
+from ...twilio.twiml import Prompt
 from ..house import Answer, House
-from ..port.http import Request, Response
-from ..port.json_http import JSON, UnfitBody, json_body, json_error, json_response
+from ..port.http import JSON, Request, Response
+from ..port.json_http import UnfitBody, json_body, json_error, json_response
 from ..port.paths import query_value
 from ..store import Store
 from ..webhooks import signed_form
@@ -54,6 +56,9 @@ MESSAGE_CHARS = 1000
 
 RESERVED = frozenset({"token", "From", "To", "language", "order", "agent", "Direction"})
 """Parameters that are ours to give."""
+
+ORDERS, DIALLED, ANSWERS = "order", "dialled", "answer"
+"""Kinds of values in the store: `Order`, `Dialled`, `KeptAnswer`."""
 
 EVENTS = ("initiated", "ringing", "answered", "completed")
 
@@ -112,7 +117,7 @@ async def place_call(house: House, request: Request, body: bytes) -> Answer:
     if not may_be_called(house.settings, order.to):
         return json_error(403, "to: VOICECORE_OUTBOUND_PREFIXES do not allow this number")
     key, asked = idempotency_key(request), sha256(body).digest()
-    if key and (kept := await house.store.get("answer", key)) is not None:
+    if key and (kept := await house.store.get(ANSWERS, key)) is not None:
         return _replayed(kept, asked)
     if house.admission.draining or house.admission.full:
         reason = "draining" if house.admission.draining else "full"
@@ -135,7 +140,7 @@ async def _dial(board: Switchboard, order: CallOrder, key: str, asked: bytes) ->
     order_id = secrets.token_urlsafe(18)
     kept = {**order.parameters, **({"agent": order.agent} if order.agent else {})}
     value = Order(kept, order.machine_detection, order.message)
-    if not await _remember(board.store, "order", order_id, value, ORDER_S):
+    if not await _remember(board.store, ORDERS, order_id, value, ORDER_S):
         board.ledger.forget_placed(key)
         return json_error(503, "no room for the order", headers={"Retry-After": "60"})
     try:
@@ -151,14 +156,14 @@ async def _dial(board: Switchboard, order: CallOrder, key: str, asked: bytes) ->
     else:
         log.info("call placed", extra={"call": call.sid, "fields": {"to": order.to}})
         board.observe(call.sid, "call placed", 0.0, {"outcome": "placed"})
-        dialled = Dialled(order.to, board.settings.outbound_from or "")
-        await _remember(board.store, "dialled", call.sid, dialled, ORDER_S)
+        placed = Dialled(order.to, board.settings.outbound_from or "")
+        await _remember(board.store, DIALLED, call.sid, placed, ORDER_S)
         said = {"call_sid": call.sid, "status": call.status or "queued", "to": order.to}
         answer = json_response(201, said, {"Location": f"/calls/{quote(call.sid, safe='')}"})
     if key:
         location = answer.headers.get("Location", "")
         given = KeptAnswer(asked, answer.status, answer.body, location)
-        await _remember(board.store, "answer", key, given, ANSWER_KEPT_S)
+        await _remember(board.store, ANSWERS, key, given, ANSWER_KEPT_S)
     return answer
 
 
@@ -187,7 +192,7 @@ async def _first_answer(house: House, key: str, asked: bytes) -> Response:
     """Wait for what the first request under this key is answered, here or in another worker."""
     with trio.move_on_after(FIRST_ANSWER_S):
         while house.ledger.was_placed(key):
-            kept = await house.store.get("answer", key)
+            kept = await house.store.get(ANSWERS, key)
             if kept is not None:
                 return _replayed(kept, asked)
             await trio.sleep(ASK_AGAIN_S)
@@ -274,8 +279,7 @@ async def ordered_parameters(house: House, request: Request, form: Form) -> dict
     webhook if whoever placed the call had it wait for that (no ``AsyncAmd``).
     """
     order_id = query_value(request, "order")
-    kept = await house.store.get("order", order_id) if order_id else None
-    order = None if kept is None else msgspec.json.decode(kept, type=Order)
+    order = await _order(house.store, order_id)
     if order_id and order is None:
         log.warning("an order is not known any more", extra={"call": form.first("CallSid")})
     answered_by = form.first("AnsweredBy")
@@ -291,20 +295,31 @@ async def ordered_parameters(house: House, request: Request, form: Form) -> dict
 async def amd_status(house: House, request: Request, body: bytes) -> Answer:
     """``POST /status/amd``: who has answered a call, a human or a machine."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     call_sid, order_id = form.first("CallSid"), query_value(request, "order")
     answered_by = form.first("AnsweredBy")
     log.info("answered", extra={"call": call_sid, "fields": {"by": answered_by}})
-    kept = await house.store.get("order", order_id) if order_id else None
-    if kept is None or house.switchboard is None:
+    order = await _order(house.store, order_id)
+    if order is None or house.switchboard is None:
         return Response(204)
-    parting = parting_words(msgspec.json.decode(kept, type=Order), answered_by)
+    parting = parting_words(order, answered_by)
     if parting is not None:
         # First written down, then told: a stream that begins in between finds one or the other.
         await _remember(house.store, VERDICTS, call_sid, parting, ORDER_S)
-        await house.switchboard.ask(Leave(call_sid, parting))
+        report = await house.switchboard.ask(Leave(call_sid, parting))
+        if report.status == "recording":
+            await _leave_through_rest(house.switchboard, call_sid, parting)
     return Response(204)
+
+
+async def _leave_through_rest(board: Switchboard, call_sid: str, parting: str) -> None:
+    """End a call that has no stream; what is left on the machine, the carrier's voice says."""
+    prompt = Prompt(words=parting, language=board.settings.language)
+    try:
+        if board.rest is not None:
+            document = twiml.hang_up(prompt=prompt).decode()
+            await board.rest.update_call(call_sid, {"Twiml": document})
+    except RestError as error:
+        log.warning("REST failed", extra={"call": call_sid, "fields": {"why": str(error)}})
 
 
 def parting_words(order: Order, answered_by: str) -> str | None:
@@ -316,6 +331,17 @@ def parting_words(order: Order, answered_by: str) -> str | None:
     if not answered_by.startswith("machine"):
         return None  # human, or unknown, which may be one
     return order.message if order.machine_detection == "message" else ""
+
+
+async def _order(store: Store, order_id: str) -> Order | None:
+    kept = await store.get(ORDERS, order_id) if order_id else None
+    return None if kept is None else msgspec.json.decode(kept, type=Order)
+
+
+async def dialled(store: Store, call_sid: str) -> Dialled | None:
+    """Return a call that was placed, if it is one, for as long as it may ring."""
+    kept = await store.get(DIALLED, call_sid)
+    return None if kept is None else msgspec.json.decode(kept, type=Dialled)
 
 
 async def _remember(store: Store, kind: str, key: str, value: object, seconds: float) -> bool:

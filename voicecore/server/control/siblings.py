@@ -22,6 +22,7 @@ import trio
 from ...errors import RemoteProtocolError
 from ..port.boundary import contain
 from .live_calls import CallDetail, CallLine
+from .warm_transfer import TransferOutcome
 
 log = logging.getLogger("voicecore.server")
 
@@ -93,7 +94,7 @@ class SettleLeg(msgspec.Struct, tag=True):
     """What a human has decided, or the carrier found."""
 
     id: str
-    outcome: str
+    outcome: TransferOutcome
     is_over: bool = False
     """Whether the leg has ended, or is about to."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -39,7 +39,7 @@ from .siblings import (
     SettleLeg,
     Siblings,
 )
-from .warm_transfer import TransferOutcome, WarmTransfers
+from .warm_transfer import WarmTransfers
 
 if TYPE_CHECKING:
     from ...twilio.rest import TwilioRest
@@ -98,8 +98,7 @@ class Switchboard:
                 texts = self.transfers.brief(id_)
                 return Report("live" if texts else "", texts=texts)
             case SettleLeg(id=id_, outcome=outcome, is_over=is_over):
-                settled = cast(TransferOutcome, outcome)
-                texts = self.transfers.settle(id_, settled, is_over=is_over)
+                texts = self.transfers.settle(id_, outcome, is_over=is_over)
                 return Report("live" if texts else "", texts=texts)
         known = self.calls.find(errand.sid)
         if known is None:
@@ -149,7 +148,7 @@ class Switchboard:
 
     async def _keep_rest(self) -> None:
         # In a thread, behind the open port: what it imports takes a tenth of a second.
-        module = await trio.to_thread.run_sync(import_module, "voicecore.twilio.rest")
+        module = await trio.to_thread.run_sync(import_module, "...twilio.rest", __package__)
         settings = self.settings
         assert settings.twilio_account_sid is not None
         assert settings.twilio_auth_token is not None

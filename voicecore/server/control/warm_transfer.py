@@ -12,23 +12,26 @@ import logging
 import secrets
 from collections import OrderedDict
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 
-from ...audio import SAMPLE_RATE
+from ...audio import wav
 from ...call.agent import Agent
+from ...call.agents import CHOICE_S, Agents
 from ...call.briefing import TransferWords, briefing_of, transfer_words
 from ...call.phrases import render, stock_words
 from ...call.transfer import Transfer
 from ...errors import ProviderError, RestError
+from ...settings import Settings
+from ..ledger import Ledger
 from ..port.boundary import contain
 from ..store import Store
-from .live_calls import KnownCall
+from .live_calls import KnownCall, LiveCalls
 from .numbers import is_number, may_be_given
 
 if TYPE_CHECKING:
-    from .switchboard import Switchboard
+    from ...twilio.rest import TwilioRest  # loaded behind the open port
 
 log = logging.getLogger("voicecore.server")
 
@@ -56,6 +59,17 @@ AUDIO_KIND = "briefing"
 
 MOST_TRANSFERS = 64
 """At once, of one worker."""
+
+
+class Board(Protocol):
+    """What transfers need of their `Switchboard`."""
+
+    settings: Settings
+    ledger: Ledger
+    store: Store
+    calls: LiveCalls
+    agents: Agents | None
+    rest: TwilioRest | None
 
 
 class PendingTransfer:
@@ -99,7 +113,7 @@ class PendingTransfer:
 class WarmTransfers:
     """The transfers of this worker's calls.  An `Operator` (see `call.transfer`)."""
 
-    def __init__(self, board: Switchboard) -> None:
+    def __init__(self, board: Board) -> None:
         self._board = board
         self._pending: dict[str, PendingTransfer] = {}
         self._connected: OrderedDict[str, list[str]] = OrderedDict()
@@ -214,11 +228,12 @@ class WarmTransfers:
         """Return in whose voice the human is briefed, if anybody knows."""
         call, agents = pending.known.call, self._board.agents
         pending.language = self._board.settings.language
-        if call is None or agents is None:
-            return None
-        agent = await agents.agent_for(call.parameters)
-        pending.language = agent.persona.language
-        return agent
+        if call is not None and agents is not None:
+            with trio.move_on_after(CHOICE_S):
+                agent = await agents.agent_for(call.parameters)
+                pending.language = agent.persona.language
+                return agent
+        return None
 
     async def _watch(self, pending: PendingTransfer) -> None:
         call = pending.known.call
@@ -290,7 +305,7 @@ async def _render(store: Store, pending: PendingTransfer, agent: Agent) -> None:
             log.warning("a briefing could not be said: %s", group.exceptions[0])
     if audio:
         try:
-            await store.put(AUDIO_KIND, pending.id, _as_wav(audio), AUDIO_S)
+            await store.put(AUDIO_KIND, pending.id, wav.telephone_bytes(audio), AUDIO_S)
             pending.has_audio = True
         except OSError as error:
             log.warning(
@@ -304,11 +319,3 @@ def _caller_id(chosen: str | None, known: KnownCall) -> str:
     is_placed = "order" in given or given.get("Direction", "").startswith("outbound")
     ours = chosen or known.parties[0 if is_placed else 1]
     return ours if is_number(ours) else ""
-
-
-def _as_wav(audio: bytes) -> bytes:
-    # Here, because numpy takes its time to load; by now every agent's ear has loaded it.
-    from ...audio import mulaw
-    from ...audio.wav import Wav, to_bytes
-
-    return to_bytes(Wav(SAMPLE_RATE, 1, mulaw.decode(audio)))

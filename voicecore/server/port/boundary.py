@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import trio
 from trio_websocket import ConnectionClosed
@@ -17,6 +17,8 @@ from wsproto.utilities import ProtocolError as WebSocketError
 from ...errors import CallRefused, LineClosed, RemoteProtocolError, leaves
 
 log = logging.getLogger("voicecore.server")
+
+_Result = TypeVar("_Result")
 
 _PEERS_DOING = (
     CallRefused,
@@ -63,6 +65,20 @@ async def contain(
             log.info("%s ended", what, extra={"call": call_sid(), "fields": why})
         closing = _closing(worst)
     return closing
+
+
+async def attempted(
+    what: str, task: Callable[[], Awaitable[_Result]], call_sid: Callable[[], str] = str
+) -> _Result | None:
+    """Return what `task` returns; None after an error, which ends here as in `contain`."""
+    result: _Result | None = None
+
+    async def attempt() -> None:
+        nonlocal result
+        result = await task()
+
+    await contain(what, attempt, call_sid)
+    return result
 
 
 def _closing(error: BaseException) -> Closing:

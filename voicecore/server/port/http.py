@@ -29,6 +29,8 @@ from .limits import (
 )
 
 TEXT = "text/plain; charset=utf-8"
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
 
 BLANK_BYTES = 16
 """Of empty lines before a request; beyond it they are a malformed request."""
@@ -54,6 +56,11 @@ class Request:
     def query(self) -> str:
         """What follows the path's question mark."""
         return self.target.partition("?")[2]
+
+    @property
+    def content_type(self) -> str:
+        """What the body is, without parameters; empty if that is not told."""
+        return self.header("content-type").partition(";")[0].strip().lower()
 
     @property
     def has_body(self) -> bool:
@@ -83,11 +90,19 @@ class Response:
 
 
 class BadRequest(RemoteProtocolError):
-    """A request that cannot be served; `response` says why, and the connection ends with it."""
+    """A request that cannot be served; `response` says why."""
 
     def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{status}: {reason}")
         self.response = Response(status, f"{reason}\n".encode(), TEXT, headers or {})
+
+
+class Refused(BadRequest):
+    """A request to which there is this answer, and no other."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status, "refused")
+        self.response = response
 
 
 class HttpConnection:

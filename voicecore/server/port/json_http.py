@@ -10,21 +10,19 @@ from typing import TypeVar
 
 import msgspec
 
-from .http import BadRequest, Request, Response
+from .http import JSON, Refused, Request, Response
 
-JSON = "application/json"
 ERROR_CHARS = 300
 
 _encode = msgspec.json.Encoder().encode
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
-class UnfitBody(BadRequest):
+class UnfitBody(Refused):
     """A body that is not what the route takes; its `response` is JSON."""
 
     def __init__(self, status: int, reason: str) -> None:
-        super().__init__(status, reason)
-        self.response = json_error(status, reason)
+        super().__init__(json_error(status, reason))
 
 
 def json_response(status: int, value: object, headers: Mapping[str, str] | None = None) -> Response:
@@ -49,8 +47,7 @@ def json_body(request: Request, body: bytes, kind: type[_T]) -> _T:
     Raises:
         UnfitBody: 415, it is not JSON; 400, it is malformed, or no such thing.
     """
-    content_type = request.header("content-type").partition(";")[0].strip().lower()
-    if content_type != JSON:
+    if request.content_type != JSON:
         raise UnfitBody(415, "JSON, please (Content-Type: application/json)")
     try:
         return msgspec.json.decode(body, type=kind)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import secrets
+from functools import partial
 
 import trio
 
 from ...audio import SAMPLE_RATE, wav
 from ...call.agent import Agent
 from ...twilio.twiml import Prompt
-from ..port.boundary import contain
+from ..port.boundary import attempted
 from ..store import VALUE_BYTES, Store
 
 log = logging.getLogger("voicecore.server")
@@ -24,7 +25,6 @@ AUDIO_S = 600.0
 """How long a file is there: the carrier fetches it at once, or after what is played before it."""
 
 AUDIO_PATH = "/voice/audio/"
-AUDIO_TYPE = "audio/x-wav"
 
 MOST_BYTES = VALUE_BYTES // 2 - 1024
 """Of mu-law: its WAV file has 16 bits a sample, and a head.  Nearly nine minutes."""
@@ -75,16 +75,9 @@ class Prompts:
             self._is_preparing = False
 
     async def _phrase(self, agent: Agent, text: str) -> bytes | None:
-        audio: bytes | None = None
         persona = agent.persona
-
-        async def render() -> None:
-            nonlocal audio
-            phrases = agent.phrases
-            audio = await phrases.rendered(agent.tts, text, persona.voice, persona.language)
-
-        await contain("a phrase", render)
-        return audio
+        spoken = (agent.tts, text, persona.voice, persona.language)
+        return await attempted("a phrase", partial(agent.phrases.rendered, *spoken))
 
 
 async def published(store: Store, name: str) -> bytes | None:

@@ -40,7 +40,7 @@ ALIVE_S = 5.0
 
 BEAT_S = 1.0
 
-_KIND, _ALIVE = "answer", "turn"
+_KIND, _ALIVE = "document", "turn"
 
 Make = Callable[[], Awaitable[bytes]]
 """Makes a turn's document; empty: nobody wants it any more."""

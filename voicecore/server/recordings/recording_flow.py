@@ -23,9 +23,9 @@ import trio
 
 from ...audio import SAMPLE_RATE
 from ...call.agent import Agent
-from ...call.agents import Agents
-from ...call.call import EndedBy
+from ...call.agents import CHOICE_S, Agents
 from ...call.hands import Gather
+from ...call.keypad import as_words
 from ...call.recorded import Dial, HangUp, Record, RecordedAnswer, Recording, answer_recording
 from ...call.tools import typed_text
 from ...call.transfer import Transfer
@@ -34,7 +34,7 @@ from ...errors import ProviderError
 from ...twilio import twiml
 from ...twilio.twiml import RECORD_S, RECORD_SILENCE_S, Prompt
 from ..call_state import CallState
-from ..port.boundary import contain
+from ..port.boundary import attempted, contain
 from ..words import BROKEN, BUSY
 from . import flow_steps
 from .flow_calls import SWEEP_S, FlowCalls, Visit
@@ -50,9 +50,6 @@ HOLDS = 20
 
 GATHER_S = 120.0
 """How long a caller may type: 32 keys, each as late as may be."""
-
-AGENT_S = 2.0
-"""How long it may take to find out who answers a call."""
 
 Fetch = Callable[[str, str], Awaitable[bytes]]
 """Returns a recording as mu-law, by its account's SID and its own; raises ProviderError."""
@@ -93,8 +90,11 @@ class RecordingFlow:
             task_status.started()
             while True:
                 await trio.sleep(SWEEP_S)
-                for call_sid in await self.calls.sweep(self.turns.is_over):
-                    await self.end(call_sid)
+                await contain("sweep", self._sweep)
+
+    async def _sweep(self) -> None:
+        for call_sid in await self.calls.sweep(self.turns.is_over):
+            await self.end(call_sid)
 
     async def begin(self, visit: Visit) -> bytes:
         """A call comes in, or comes back: greet the caller, or go on; and listen."""
@@ -122,24 +122,19 @@ class RecordingFlow:
             return await self._speak(visit, flow_steps.after_failure)
         return await self._await(visit, key, held)
 
-    async def end(self, call_sid: str, ended_by: EndedBy = "caller") -> None:
-        """A call is over, as its carrier tells: nothing of it goes on."""
-        self.turns.note_ending(call_sid, ended_by)
+    async def end(self, call_sid: str) -> None:
+        """The caller has gone, as the carrier tells: nothing of the call goes on."""
+        self.turns.note_ending(call_sid, "caller")
         self.turns.drop(call_sid)
         with self.calls.records.closing(call_sid):
-            await self.calls.close(call_sid, ended_by)
+            await self.calls.close(call_sid, "caller")
 
     async def _agent_for(self, parameters: Mapping[str, str]) -> Agent | None:
         """Return who answers; None if that cannot be found out."""
-        found: Agent | None = None
-
-        async def find() -> None:
-            nonlocal found
-            found = await self._agents.agent_for(parameters)
-
-        with trio.move_on_after(AGENT_S):
-            await contain("choice of an agent", find)
-        return found
+        with trio.move_on_after(CHOICE_S):
+            choose = partial(self._agents.agent_for, parameters)
+            return await attempted("choice of an agent", choose)
+        return None
 
     async def _speak(self, visit: Visit, choose: Choose) -> bytes:
         """Say something of our own accord; an answer that is still being made comes too late."""
@@ -277,7 +272,7 @@ def _typed(history: History, state: CallState, digits: str) -> str | None:
     if call_id:
         history.tool_done(call_id, typed_text(digits, is_ended=True))
         return ""
-    return f"({digits} typed on the keypad)" if digits else None
+    return as_words(digits) if digits else None
 
 
 def dial(prompt: Prompt, transfer: Transfer, base: str) -> bytes:

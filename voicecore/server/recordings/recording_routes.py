@@ -11,17 +11,18 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from urllib.parse import parse_qs, urlsplit
 
 from ...twilio import twiml
 from ...twilio.sids import recording_sid
 from ...twilio.signature import Form
 from ..house import House
 from ..port.http import Request, Response
-from ..webhooks import OVER, XML, call_parameters, our_origin, signed_form
+from ..port.paths import query_value
+from ..port.urls import public_base
+from ..webhooks import OVER, XML, call_parameters, signed_form, sound
 from ..words import BROKEN, BUSY, ENDED_WELL
 from .flow_calls import Visit
-from .prompts import AUDIO_TYPE, published
+from .prompts import published
 from .recorded_turns import turn_key
 from .recording_flow import Recorded, RecordingFlow, dial
 
@@ -38,16 +39,12 @@ Document = Callable[[RecordingFlow, Visit], Awaitable[bytes]]
 async def voice(house: House, request: Request, body: bytes) -> Response:
     """A call comes in, and is to be answered by recordings."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     return await _spoken(house, request, form, RecordingFlow.begin)
 
 
 async def voice_recording(house: House, request: Request, body: bytes) -> Response:
     """The caller has spoken, or has not."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     recorded = _recorded(house, request, form)
     return await _answered(house, request, form, lambda flow, visit: flow.answer(visit, recorded))
 
@@ -55,8 +52,6 @@ async def voice_recording(house: House, request: Request, body: bytes) -> Respon
 async def voice_digits(house: House, request: Request, body: bytes) -> Response:
     """The caller has typed what was asked for, or has not."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     digits = "".join(key for key in form.first("Digits")[:DIGITS] if key in "0123456789*#")
     recorded = replace(_recorded(house, request, form), digits=digits)
     return await _answered(house, request, form, lambda flow, visit: flow.answer(visit, recorded))
@@ -64,21 +59,15 @@ async def voice_digits(house: House, request: Request, body: bytes) -> Response:
 
 async def voice_wait(house: House, request: Request, body: bytes) -> Response:
     """The caller has heard that it takes a moment."""
-    query = parse_qs(urlsplit(request.target).query)
-    key, held = query.get("turn", [""])[0], query.get("held", [""])[0]
-    count = int(held) if held.isascii() and held.isdigit() and len(held) < 4 else 0
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
+    key, held = query_value(request, "turn"), query_value(request, "held")
+    count = int(held) if held.isascii() and held.isdigit() and len(held) < 4 else 0
     return await _answered(house, request, form, lambda flow, visit: flow.wait(visit, key, count))
 
 
 async def voice_audio(house: House, request: Request, body: bytes, name: str) -> Response:
     """What the caller is to hear.  Unsigned: to know the name is enough."""
-    audio = await published(house.store, name)
-    if audio is None:
-        return Response(404, b"not found\n")
-    return Response(200, audio, AUDIO_TYPE, {"Cache-Control": "private, no-store"})
+    return sound(await published(house.store, name))
 
 
 async def expect_stream(house: House, call_sid: str, parameters: Mapping[str, str]) -> None:
@@ -91,14 +80,14 @@ async def expect_stream(house: House, call_sid: str, parameters: Mapping[str, st
 async def stream_ended(house: House, request: Request, body: bytes) -> Response:
     """The stream is over: so is the call, or it is somebody else's now, or it goes on here."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     call_sid = form.first("CallSid")
     state = None if house.states is None else await house.states.load(call_sid)
     ended_by = house.ledger.ending(call_sid) or ("" if state is None else state.ended_by)
     if ended_by == "transfer" and state is not None and state.transfer is not None:
         if form.first("CallStatus") not in OVER:
-            document = dial(twiml.Prompt(), state.transfer, our_origin(request, house.settings))
+            document = dial(
+                twiml.Prompt(), state.transfer, public_base(request, house.settings.public_url)
+            )
             return Response(200, document, XML)
     elif ended_by not in ENDED_WELL:
         goes_on = RecordingFlow.go_on if state is None else RecordingFlow.begin
@@ -109,8 +98,6 @@ async def stream_ended(house: House, request: Request, body: bytes) -> Response:
 async def stream_dialled(house: House, request: Request, body: bytes) -> Response:
     """Whoever the call was given to has finished, or was not to be had."""
     form = signed_form(house.admission, request, body)
-    if isinstance(form, Response):
-        return form
     if form.first("DialCallStatus") in DIALLED_WELL:
         return await _over(house, form.first("CallSid"))
     return await _spoken(house, request, form, RecordingFlow.go_on_unanswered)
@@ -156,7 +143,7 @@ async def _answered(house: House, request: Request, form: Form, document: Docume
         return Response(200, twiml.hang_up(BROKEN), XML)
     if not call_sid:
         return Response(400, b"no CallSid\n")
-    base = our_origin(request, house.settings)
+    base = public_base(request, house.settings.public_url)
     visit = Visit(call_sid, base, call_parameters(form, house.settings))
     return Response(200, await document(house.flow, visit), XML)
 

@@ -31,9 +31,8 @@ class RecordingSource:
     async def run(self) -> None:
         """Load what is needed once it is, and hold the connections until cancelled."""
         await self._wanted.wait()
-        package = __package__.rpartition(".server.")[0]
-        await trio.to_thread.run_sync(import_module, f"{package}.audio.resample")
-        module = await trio.to_thread.run_sync(import_module, f"{package}.twilio.recordings")
+        await trio.to_thread.run_sync(import_module, "...audio.resample", __package__)
+        module = await trio.to_thread.run_sync(import_module, "...twilio.recordings", __package__)
         secret = self._settings.twilio_auth_token
         tokens = "" if secret is None else secret.get_secret_value()
         async with module.open_recordings(self._settings.twilio_base_url, tokens) as recordings:
