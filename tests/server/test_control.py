@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import trio
@@ -265,7 +266,10 @@ async def test_a_call_of_recordings_is_controlled_through_rest(autojump_clock: M
             assert (answer.status, decoded(answer)) == (200, {"status": "transferring"})
         [(called, form)] = twilio.updates
         assert (called, list(form)) == (sid(1), ["Twiml"])
-        assert f"<Dial><Number>{HUMAN}</Number></Dial>" in form["Twiml"][0]
+        dialled = ElementTree.fromstring(form["Twiml"][0]).find("Dial")
+        assert dialled is not None
+        assert dialled.findtext("Number") == HUMAN
+        assert dialled.get("action") == f"{PUBLIC}/voice-stream/dialled"  # nobody may answer
         begin_recording(house, sid(2))
         twilio.plans = [twilio_error(429, 20429, "", **{"retry-after": "60"})]
         assert (await house.post(f"/calls/{sid(2)}/hangup")).status == 503

@@ -38,10 +38,3 @@ def join_conference(name: str) -> bytes:
         name, start_conference_on_enter=True, end_conference_on_exit=True, beep="false"
     )
     return serialised(response)
-
-
-def dial_number(number: str) -> bytes:
-    """Let a call go on with a number."""
-    response = VoiceResponse()
-    response.dial().number(xml_text(number))
-    return serialised(response)

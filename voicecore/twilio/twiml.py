@@ -106,9 +106,13 @@ def redirect(prompt: Prompt, url: str) -> bytes:
 
 
 def dial(prompt: Prompt, number: str, conference: str, url: str) -> bytes:
-    """Give the call to a number or else a conference; ask `url` how to go on after that."""
+    """Give the call to a number or else a conference; ask `url` how to go on after that.
+
+    Without a `url` that is the call's end.
+    """
     response = _beginning_with(prompt)
-    called = response.dial(action=xml_text(url), method="POST", timeout=DIAL_S)
+    after = {"action": xml_text(url), "method": "POST"} if url else {}
+    called = response.dial(**after, timeout=DIAL_S)
     if number:
         called.number(xml_text(number))
     else:

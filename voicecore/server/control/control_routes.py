@@ -13,7 +13,7 @@ import msgspec
 
 from ...call.briefing import BRIEFING_CHARS
 from ...errors import RestError
-from ...twilio import transfers as documents
+from ...twilio import twiml
 from ..house import Answer, House
 from ..port.http import BadRequest, Refused, Request, Response
 from ..port.json_http import UnfitBody, json_body, json_error, json_response
@@ -100,8 +100,10 @@ async def transfer(house: House, request: Request, body: bytes, sid: str) -> Ans
     if report.status == "recording":
         if warm:
             return json_error(409, "a call in the recording flow can only be transferred cold")
-        twiml = documents.dial_number(number).decode()
-        given = await _by_rest(board, sid, {"Twiml": twiml}, "transferring")
+        base = house.settings.public_url
+        after = f"{base}/voice-stream/dialled" if base else ""
+        document = twiml.dial(twiml.Prompt(), number, "", after).decode()
+        given = await _by_rest(board, sid, {"Twiml": document}, "transferring")
         if given.status == 200:
             await board.ask(NoteGiven(sid, number))
         return given
