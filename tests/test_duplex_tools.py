@@ -68,6 +68,21 @@ async def test_a_tool_is_used_and_its_result_answered(autojump_clock: MockClock)
     assert roles(model.prompts[-1]) == roles(transcript.history)[:3]
 
 
+async def test_a_tool_with_the_name_of_one_of_ours_is_offered_once(
+    autojump_clock: MockClock,
+) -> None:
+    model = answering("Hello.")
+    agent = agent_of(model)
+
+    @agent.tool
+    async def press_digits(keys: str) -> str:
+        """Press keys of our own."""
+        return keys
+
+    await ScriptedCaller().says("hello there").listens().hangs_up().call(agent)
+    assert model.offered == ("end_call", "press_digits", "collect_digits")
+
+
 async def test_it_is_begun_while_the_words_before_it_are_heard(autojump_clock: MockClock) -> None:
     agent = agent_of(answering(TEN, use("weather", city="Paris")))
     log = with_weather(agent, 1)

@@ -31,7 +31,7 @@ from .playback import PlaybackStatistics, Player
 from .tape import Tap
 from .timeline import CallLog, Observer
 from .toolbox import CallInfo
-from .tools import all_tools, schemas
+from .tools import offered, tools_of
 from .transfer import Operator, Transfer
 from .turn import Conversation
 
@@ -283,7 +283,7 @@ async def open_listener(agent: Agent) -> AsyncIterator[Transcription | Dialogue]
         async with agent.stt.listen(persona.language) as transcription:
             yield transcription
         return
-    tools = schemas(all_tools(agent))
+    tools = offered(tools_of(agent))
     opened = agent.model.converse(persona.prompt, tools, persona.voice, persona.language)
     async with opened as dialogue:
         yield dialogue

@@ -11,7 +11,7 @@ from .agent import Agent
 from .bridge import Bridge
 from .hands import Hands
 from .tool_run import ToolRun
-from .tools import all_tools, schemas
+from .tools import offered, tools_of
 from .voice import Voice
 
 
@@ -19,7 +19,7 @@ class ToolUse:
     """Where one reply's tools are used."""
 
     def __init__(self, agent: Agent, hands: Hands, voice: Voice) -> None:
-        self._tools = {tool.schema.name: tool for tool in all_tools(agent)}
+        self._tools = tools_of(agent)
         self._stock_fillers = agent.persona.stock_words.fillers
         self._hands = hands
         self._voice = voice
@@ -30,7 +30,7 @@ class ToolUse:
     @property
     def offered(self) -> tuple[Tool, ...]:
         """What a model is told of the tools."""
-        return schemas(self._tools.values())
+        return offered(self._tools)
 
     def run_of(self, call: ToolCall) -> ToolRun:
         """Return what becomes of a model's call: there may be no such tool."""

@@ -1,12 +1,13 @@
 """The tools that every agent has.
 
-`end_call` and `transfer_call` take effect when the words that came with them have been *heard*: a
-reply that is interrupted neither hangs up nor gives the caller away.
+`end_call`, and `transfer_call` without a briefing, take effect when the words that came with them
+have been *heard*: a reply that is interrupted neither hangs up nor gives the caller away.  With a
+briefing somebody is called at once, and the conversation goes on until they take the call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Literal
 
@@ -30,16 +31,6 @@ KEYS_TIMEOUT_S = 5.0
 
 OURS = (Hands, ToolRun)
 """What these tools are given that a model does not write."""
-
-
-async def end_call(hands: Hands, run: ToolRun) -> str:
-    """End the phone call.
-
-    Say goodbye in the same reply: the call ends when the caller has heard it. Use it only when the
-    caller wants to finish.
-    """
-    hands.ends_call, run.wants_answer = True, False
-    return "The call ends when the caller has heard you."
 
 
 async def press_digits(
@@ -100,23 +91,29 @@ def typed_text(digits: str, *, is_ended: bool) -> str:
     return f"The caller typed {digits}{'' if is_ended else ', then stopped'}."
 
 
-END_CALL = tool_of(end_call, ours=OURS).schema
+END_CALL = Tool(
+    "end_call",
+    "End the phone call.\nSay goodbye in the same reply: the call ends when the caller has heard"
+    " it. Use it only when the caller wants to finish.",
+    {"type": "object", "properties": {}, "additionalProperties": False},
+)
+"""Nothing runs for it: a reply notes that it was asked for, and its end is the call's."""
 
 _ALWAYS = tuple(
     tool_of(function, deadline_s=deadline_s, filler=None, ours=OURS)
-    for function, deadline_s in (
-        (end_call, 1.0),
-        (press_digits, 30.0),
-        (collect_digits, COLLECT_S),
-    )
+    for function, deadline_s in ((press_digits, 30.0), (collect_digits, COLLECT_S))
 )
 
 
-def all_tools(agent: Agent) -> tuple[AgentTool, ...]:
-    """Return an agent's own tools, behind those that every agent has."""
-    if not agent.transfers:
-        return (*_ALWAYS, *agent.tools)
-    return (*_ALWAYS, _transfer_call(tuple(agent.transfers.items())), *agent.tools)
+def tools_of(agent: Agent) -> dict[str, AgentTool]:
+    """Return what runs for an agent, by name: its own tools, behind those that every agent has."""
+    transfer = (_transfer_call(tuple(agent.transfers.items())),) if agent.transfers else ()
+    return {tool.schema.name: tool for tool in (*_ALWAYS, *transfer, *agent.tools)}
+
+
+def offered(tools: Mapping[str, AgentTool]) -> tuple[Tool, ...]:
+    """Return what a model is told of tools, each name once: vendors refuse a second."""
+    return tuple({END_CALL.name: END_CALL, **{n: t.schema for n, t in tools.items()}}.values())
 
 
 @cache
@@ -142,8 +139,3 @@ def _transfer_call(transfers: tuple[tuple[str, str], ...]) -> AgentTool:
 
     transfer_call.__annotations__["to"] = Literal[tuple(numbers)]
     return tool_of(transfer_call, filler=None, ours=OURS)
-
-
-def schemas(tools: Iterable[AgentTool]) -> tuple[Tool, ...]:
-    """Return tools as a model is told of them."""
-    return tuple(tool.schema for tool in tools)
