@@ -22,15 +22,14 @@ import msgspec
 
 from ..carriers.answers import ANSWERS, AnswerDocument, StreamOrder
 from ..carriers.webhooks import WEBHOOKS, WebhookFields
-from ..twilio.signature import Form, parse_form
 from ..wire.dialects import DIALECTS, Dialect
 from ..wire.json_stream import UNREADABLE, string_pairs
 from .house import Answer, House, Route
 from .port.http import FORM, JSON, BadRequest, Request, Response
-from .port.limits import FORM_FIELDS
 from .port.paths import query_value
 from .port.upgrade import Upgrade, websocket_key
 from .port.urls import public_base, websocket_url
+from .webhooks import read_form
 from .words import BROKEN, BUSY, ENDED_WELL, LOST
 
 log = logging.getLogger("voicecore.server")
@@ -123,10 +122,10 @@ def given_fields(request: Request, body: bytes) -> dict[str, str]:
     Raises:
         BadRequest: 400 if it cannot be read, 415 if it is neither a form nor JSON.
     """
-    form = _form(request.query.encode())
+    form = read_form(request.query.encode())
     fields = {name: form.first(name) for name in form}
     if request.content_type == FORM or not body:
-        form = _form(body)
+        form = read_form(body)
         return fields | {name: form.first(name) for name in form}
     if request.content_type != JSON:
         raise BadRequest(415, "a form or JSON, please")
@@ -134,13 +133,6 @@ def given_fields(request: Request, body: bytes) -> dict[str, str]:
         return fields | string_pairs(_decode(body))
     except UNREADABLE:
         raise BadRequest(400, "malformed JSON") from None
-
-
-def _form(text: bytes) -> Form:
-    try:
-        return parse_form(text, FORM_FIELDS)
-    except ValueError:
-        raise BadRequest(400, "too many fields") from None
 
 
 def _routes(carrier: Carrier) -> dict[str, dict[str, Route]]:

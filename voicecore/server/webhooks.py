@@ -16,6 +16,18 @@ OVER = frozenset(FINAL)
 """Of a call, what its `CallStatus` is when nobody listens any more."""
 
 
+def read_form(text: bytes) -> Form:
+    """Return the fields of a form, or of a query.
+
+    Raises:
+        BadRequest: 400, there are too many.
+    """
+    try:
+        return parse_form(text, FORM_FIELDS)
+    except ValueError:
+        raise BadRequest(400, "too many fields") from None
+
+
 def signed_form(admission: Admission, request: Request, body: bytes) -> Form:
     """Return a webhook's form.
 
@@ -24,10 +36,7 @@ def signed_form(admission: Admission, request: Request, body: bytes) -> Form:
     """
     if request.content_type != FORM and (request.content_type or body):
         raise BadRequest(415, "a form, please")
-    try:
-        form = parse_form(body, FORM_FIELDS)
-    except ValueError:
-        raise BadRequest(400, "too many fields") from None
+    form = read_form(body)
     if not admission.signed(request, form):
         raise Refused(Response(403))
     return form
